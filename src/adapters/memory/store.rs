@@ -1,0 +1,236 @@
+//! [`TurnStore`] in memory: one lock, taken for the whole of each step.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use greentic_types::ReplyScope;
+use time::OffsetDateTime;
+
+use super::waits::Waits;
+use crate::model::{Activity, EnvId, IdempotencyKey, Outbound, TeamId, TenantId, UserId};
+use crate::ports::{
+    Begin, Begun, Claim, Clock, Commit, Committed, Opening, StateSlot, StoreError, TurnStore,
+};
+
+/// Sessions, state and the record of what was applied, in memory.
+pub struct MemoryStore<C> {
+    clock: C,
+    dedupe_window: Duration,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    waits: Waits,
+    applied: HashMap<ActivityName, Lasting<Vec<Outbound>>>,
+    claims: HashMap<ActivityName, Lasting<u32>>,
+    leases: HashMap<LeaseName, Lasting<String>>,
+    state: HashMap<(Owner, StateSlot), String>,
+}
+
+/// A value until its time is over.
+struct Lasting<T> {
+    value: T,
+    until: OffsetDateTime,
+}
+
+/// What names an activity.
+type ActivityName = (EnvId, TenantId, IdempotencyKey);
+
+/// Whose state and conversations: env, tenant, team, user.
+type Owner = (EnvId, TenantId, Option<TeamId>, UserId);
+
+/// What a lease covers: a conversation, or the one activity that belongs to none.
+#[derive(PartialEq, Eq, Hash)]
+enum LeaseName {
+    Conversation(Owner, ReplyScope),
+    Activity(ActivityName),
+}
+
+impl<C: Clock> MemoryStore<C> {
+    /// An empty store that remembers applied activities for this long.
+    pub fn new(clock: C, dedupe_window: Duration) -> Self {
+        Self {
+            clock,
+            dedupe_window,
+            tables: Mutex::default(),
+        }
+    }
+
+    /// The tables as they are now, without what has expired.
+    fn open(&self) -> Result<(MutexGuard<'_, Tables>, OffsetDateTime), StoreError> {
+        let now = self.clock.now();
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.waits.expire(now)?;
+        tables.applied.retain(|_, record| record.until > now);
+        tables.claims.retain(|_, count| count.until > now);
+        tables.leases.retain(|_, lease| lease.until > now);
+        Ok((tables, now))
+    }
+
+    fn lasting<T>(value: T, now: OffsetDateTime, lasts: Duration) -> Lasting<T> {
+        let lasts = time::Duration::try_from(lasts).unwrap_or(time::Duration::MAX);
+        let until = now.saturating_add(lasts);
+        Lasting { value, until }
+    }
+}
+
+impl<C: Clock> TurnStore for MemoryStore<C> {
+    async fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
+        let (mut tables, now) = self.open()?;
+        let activity = begin.activity;
+        if let Some(record) = tables.applied.get(&name(activity)) {
+            return Ok(Begun::Applied(record.value.clone()));
+        }
+        let token = match begin.claim {
+            Claim::Optimistic => None,
+            Claim::Exclusive { token, .. } => Some(token),
+        };
+        let holder = tables.leases.get(&lease_name(activity));
+        let ours = holder.map(|lease| token == Some(lease.value.as_str()));
+        if let (Some(lease), Some(false)) = (holder, ours) {
+            let retry_after = (lease.until - now).unsigned_abs();
+            return Ok(Begun::Busy { retry_after });
+        }
+        let wait = match begin.resume {
+            true => tables.waits.find(activity)?.map(Box::new),
+            false => None,
+        };
+        let head = tables.waits.head(activity)?;
+        let claims = match begin.claim {
+            Claim::Optimistic => 0,
+            Claim::Exclusive { token, ttl } => {
+                let lease = Self::lasting(token.to_owned(), now, ttl);
+                tables.leases.insert(lease_name(activity), lease);
+                let attempt = u32::from(ours.is_none());
+                let count = tables.claims.entry(name(activity)).or_insert(Self::lasting(
+                    0,
+                    now,
+                    self.dedupe_window,
+                ));
+                *count = Self::lasting(count.value + attempt, now, self.dedupe_window);
+                count.value
+            }
+        };
+        Ok(Begun::Ready(Opening {
+            wait,
+            head,
+            claims,
+            state: tables.read(activity, begin.state),
+        }))
+    }
+
+    async fn read_state(
+        &self,
+        activity: &Activity,
+        slots: &[StateSlot],
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let (tables, _) = self.open()?;
+        Ok(tables.read(activity, slots))
+    }
+
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        let (mut tables, now) = self.open()?;
+        let activity = commit.activity;
+        if let Some(record) = tables.applied.get(&name(activity)) {
+            return Ok(Committed::AlreadyApplied(record.value.clone()));
+        }
+        if !tables.are_as_read(commit)? {
+            return Ok(Committed::Conflict);
+        }
+        if let Some(taken) = &commit.taken {
+            tables.waits.clear(taken)?;
+        }
+        if let Some(park) = &commit.park {
+            tables.waits.park(activity, park, now)?;
+        }
+        for (slot, value) in commit.state_written {
+            let place = (owner(activity), slot.clone());
+            tables.state.insert(place, value.clone());
+        }
+        let record = Self::lasting(commit.outbox.to_vec(), now, self.dedupe_window);
+        tables.applied.insert(name(activity), record);
+        tables.leases.remove(&lease_name(activity));
+        tables.claims.remove(&name(activity));
+        Ok(Committed::Done)
+    }
+
+    async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
+        let (mut tables, _) = self.open()?;
+        if let Some(record) = tables.applied.get_mut(&name(activity)) {
+            record.value.clear();
+        }
+        Ok(())
+    }
+
+    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let (mut tables, _) = self.open()?;
+        let name = lease_name(activity);
+        if tables
+            .leases
+            .get(&name)
+            .is_some_and(|lease| lease.value == token)
+        {
+            tables.leases.remove(&name);
+        }
+        Ok(())
+    }
+}
+
+impl Tables {
+    fn read(&self, activity: &Activity, slots: &[StateSlot]) -> Vec<Option<String>> {
+        let owner = owner(activity);
+        slots
+            .iter()
+            .map(|slot| self.state.get(&(owner.clone(), slot.clone())).cloned())
+            .collect()
+    }
+
+    /// Whether the lease is ours, or nobody's, and everything that the turn has read is unchanged.
+    fn are_as_read(&self, commit: &Commit<'_>) -> Result<bool, StoreError> {
+        let activity = commit.activity;
+        let holder = self.leases.get(&lease_name(activity));
+        if holder.map(|lease| lease.value.as_str()) != commit.lease {
+            return Ok(false);
+        }
+        if self.waits.head(activity)?.as_ref() != commit.head {
+            return Ok(false);
+        }
+        if commit
+            .taken
+            .is_some_and(|taken| !self.waits.contains(taken.key))
+        {
+            return Ok(false);
+        }
+        let owner = owner(activity);
+        Ok(commit
+            .state_read
+            .iter()
+            .all(|(slot, value)| self.state.get(&(owner.clone(), slot.clone())) == value.as_ref()))
+    }
+}
+
+fn name(activity: &Activity) -> ActivityName {
+    (
+        activity.env.clone(),
+        activity.tenant.clone(),
+        activity.key.clone(),
+    )
+}
+
+fn owner(activity: &Activity) -> Owner {
+    (
+        activity.env.clone(),
+        activity.tenant.clone(),
+        activity.team.clone(),
+        activity.user.clone(),
+    )
+}
+
+fn lease_name(activity: &Activity) -> LeaseName {
+    match activity.base_scope() {
+        Some(base) => LeaseName::Conversation(owner(activity), base),
+        None => LeaseName::Activity(name(activity)),
+    }
+}

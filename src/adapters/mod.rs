@@ -1,0 +1,10 @@
+//! The ports on real things.
+
+pub mod bus;
+pub mod http;
+#[cfg(feature = "it")]
+pub mod kill_points;
+pub mod memory;
+pub mod nats;
+pub mod redis;
+pub mod system;

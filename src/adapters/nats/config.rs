@@ -1,0 +1,201 @@
+//! The settings of the connection, of delivery and of the streams.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::StreamName;
+use crate::model::Secret;
+
+mod validate;
+
+/// The shortest window that nats-server takes for recognising duplicates.
+pub(super) const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
+
+/// How to reach NATS and what to find there: the `nats` section of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The server, or several of one cluster separated by commas: `nats://host:4222`, or `tls://` where TLS is a must.
+    pub url: String,
+    /// The name under which the server lists this connection.
+    pub name: String,
+    /// The user, where the server asks for user and password.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// The token, where the server asks for one.
+    pub token: Option<Secret>,
+    /// A credentials file (JWT and seed), as `nsc` writes it.
+    pub creds_file: Option<PathBuf>,
+    /// The seed of an nkey user, `SU...`.
+    pub nkey_seed: Option<Secret>,
+    /// A file that holds the seed of an nkey user.
+    pub nkey_seed_file: Option<PathBuf>,
+    /// TLS. A server that demands TLS gets it whatever is said here.
+    pub tls: Tls,
+    /// How long the start waits for a server; afterwards the worker reconnects for ever.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long the worker waits for an answer of the server, such as the acknowledgement of a publish.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// How often the connection is probed. A dead one is noticed after about three times this.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// The longest pause between two attempts to reconnect.
+    #[serde(with = "humantime_serde")]
+    pub reconnect_delay: Duration,
+    /// `jetstream`: messages are stored and delivered until they are settled. `core`: for a server without JetStream;
+    /// what is in flight when a worker or the server stops is lost.
+    pub delivery: DeliveryMode,
+    /// `on`: make the streams and consumers that are missing. `off`: make nothing and say what is missing.
+    pub provision: Provision,
+    /// How long the server waits for a worker's sign of life before it delivers a message again.
+    #[serde(with = "humantime_serde")]
+    pub ack_wait: Duration,
+    /// How long the outbound and dead letter streams recognise a message that is published again. A crash between
+    /// publishing and noting it, healed later than this, doubles a reply. The server keeps every id of the window in
+    /// memory.
+    #[serde(with = "humantime_serde")]
+    pub duplicate_window: Duration,
+    /// The stream of inbound messages. Whatever an age or size limit drops from it is lost.
+    pub inbound: StreamConfig,
+    /// The stream of replies. It keeps them for as long as its limits say, whether they were read or not.
+    pub outbound: StreamConfig,
+    /// The stream of dead letters.
+    pub deadletter: StreamConfig,
+}
+
+/// The `nats.tls` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Refuse a server that does not speak TLS.
+    pub required: bool,
+    /// The certificates (PEM) to trust, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The worker's own certificate (PEM), for a server that verifies its clients.
+    pub cert_file: Option<PathBuf>,
+    /// The private key (PEM) of that certificate.
+    pub key_file: Option<PathBuf>,
+}
+
+/// A stream as it is made. One that exists is compared with this and left as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamConfig {
+    /// `file`, or `memory`, which a restart of the server empties.
+    pub storage: Storage,
+    /// How many servers of a cluster hold each message: 1 to 5.
+    pub replicas: usize,
+    /// Messages older than this are dropped; none keeps them.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Option<Duration>,
+    /// The largest size in bytes; none is no limit. A full inbound or dead letter stream takes nothing more; a full
+    /// outbound stream drops its oldest replies.
+    pub max_bytes: Option<u64>,
+}
+
+/// See [`Config::delivery`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryMode {
+    /// At least once from the server, exactly once in effect.
+    JetStream,
+    /// At most once.
+    Core,
+}
+
+/// See [`Config::provision`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provision {
+    /// Make what is missing.
+    On,
+    /// Make nothing.
+    Off,
+}
+
+/// Where a stream keeps its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// On disk.
+    File,
+    /// In the server's memory.
+    Memory,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            name: "greentic-worker".to_owned(),
+            user: None,
+            password: None,
+            token: None,
+            creds_file: None,
+            nkey_seed: None,
+            nkey_seed_file: None,
+            tls: Tls::default(),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(5),
+            reconnect_delay: Duration::from_secs(1),
+            delivery: DeliveryMode::JetStream,
+            provision: Provision::On,
+            ack_wait: Duration::from_secs(30),
+            duplicate_window: Duration::from_secs(10 * 60),
+            inbound: StreamConfig::default(),
+            outbound: StreamConfig {
+                max_age: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+                ..StreamConfig::default()
+            },
+            deadletter: StreamConfig::default(),
+        }
+    }
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            storage: Storage::File,
+            replicas: 1,
+            max_age: None,
+            max_bytes: None,
+        }
+    }
+}
+
+impl Config {
+    /// The section of one stream.
+    pub fn stream(&self, stream: StreamName) -> &StreamConfig {
+        match stream {
+            StreamName::Inbound => &self.inbound,
+            StreamName::Outbound => &self.outbound,
+            StreamName::DeadLetter => &self.deadletter,
+        }
+    }
+
+    /// The servers in [`Config::url`].
+    pub(super) fn servers(&self) -> impl Iterator<Item = &str> {
+        self.url
+            .split(',')
+            .map(str::trim)
+            .filter(|url| !url.is_empty())
+    }
+
+    /// How long a stream recognises duplicates. Those of inbound messages are recognised in Redis, per tenant; the server
+    /// does it per stream, where the equal ids of two tenants would swallow each other.
+    pub(super) fn window(&self, stream: StreamName) -> Duration {
+        match stream {
+            StreamName::Inbound => SHORTEST_WINDOW,
+            StreamName::Outbound | StreamName::DeadLetter => self.duplicate_window,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

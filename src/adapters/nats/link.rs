@@ -1,0 +1,247 @@
+//! One connection, shared by everything here: what is known of its state, and the ways to send on it.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_nats::client::{PublishErrorKind, RequestErrorKind};
+use async_nats::connection::State;
+use async_nats::jetstream::response::Response;
+use async_nats::{Client, HeaderMap, Message, Request, Subject};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::fault::Fault;
+
+/// How often to look for a connection besides waiting for the event, which the client drops when there are too many.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The connection, whatever happens to it.
+pub(super) struct Link {
+    /// Work that goes on after its caller has left, such as handing messages back; closing waits for it.
+    pub(super) tasks: TaskTracker,
+    live: RwLock<Arc<Live>>,
+    closing: AtomicBool,
+    request_timeout: Duration,
+}
+
+/// A client with what is known of it. It reconnects by itself; only if it breaks down there is another one after it.
+pub(super) struct Live {
+    pub(super) client: Client,
+    /// Ends with the client.
+    pub(super) changes: watch::Receiver<Changes>,
+}
+
+/// What the client reported so far. Only differences matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// How often it connected.
+    pub(super) connected: u64,
+    /// How often it lost the connection.
+    pub(super) lost: u64,
+}
+
+impl Live {
+    /// Whether there is a connection now. Without the sender of changes there is no client any more, whatever state it
+    /// was in last.
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected && !self.has_ended()
+    }
+
+    /// Whether the client is no more, by our will or because it broke down.
+    pub(super) fn has_ended(&self) -> bool {
+        self.changes.has_changed().is_err()
+    }
+}
+
+impl Link {
+    pub(super) fn new(live: Live, request_timeout: Duration) -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            live: RwLock::new(Arc::new(live)),
+            closing: AtomicBool::new(false),
+            request_timeout,
+        }
+    }
+
+    /// The client as it is now.
+    pub(super) fn live(&self) -> Arc<Live> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&live)
+    }
+
+    /// Puts a new client in the place of one that broke down.
+    pub(super) fn replace(&self, live: Live) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.live().is_connected()
+    }
+
+    /// Whether the end of the client is meant.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a connection, as long as it takes.
+    pub(super) async fn connected(&self) -> Result<(), Fault> {
+        loop {
+            let live = self.live();
+            if live.is_connected() {
+                return Ok(());
+            }
+            if self.is_closing() {
+                return Err(Fault::Closed);
+            }
+            let mut changes = live.changes.clone();
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Sends what is still to be sent and ends the client.
+    pub(super) async fn close(&self) -> Result<(), Fault> {
+        self.closing.store(true, Ordering::Relaxed);
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.flush().await?;
+        let live = self.live();
+        live.client.drain().await.map_err(|_| Fault::Closed)?;
+        let mut changes = live.changes.clone();
+        while changes.changed().await.is_ok() {}
+        Ok(())
+    }
+
+    /// A future that is ready when the connection that is there now is lost.
+    pub(super) fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut changes = self.live().changes.clone();
+        let seen = changes.borrow().lost;
+        async move {
+            // An error means that the client is gone, and the connection with it.
+            let _gone = changes.wait_for(|now| now.lost != seen).await;
+        }
+    }
+
+    /// Does something within the time for a request. `what` names it.
+    pub(super) async fn in_time<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        match timeout(self.request_timeout, work).await {
+            Ok(done) => done,
+            Err(_) if self.is_connected() => Err(Fault::Unanswered {
+                what: what.to_owned(),
+                within: self.request_timeout,
+            }),
+            Err(_) => Err(Fault::Disconnected),
+        }
+    }
+
+    /// Sends without an answer. Waits only while the client's queue is full, as it gets when the connection is lost.
+    pub(super) async fn send(&self, subject: Subject, payload: Bytes) -> Result<(), Fault> {
+        let live = self.live();
+        let sent = async { live.client.publish(subject, payload).await.map_err(refused) };
+        match timeout(self.request_timeout, sent).await {
+            Ok(done) => done,
+            Err(_) => Err(Fault::Disconnected),
+        }
+    }
+
+    /// Publishes without an answer, and waits until it has left this process.
+    pub(super) async fn publish(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), Fault> {
+        self.in_time(subject, async {
+            self.connected().await?;
+            self.live()
+                .client
+                .publish_with_headers(subject.to_owned(), headers, payload)
+                .await
+                .map_err(refused)?;
+            self.flush().await
+        })
+        .await
+    }
+
+    /// Waits until everything that was sent has left this process.
+    pub(super) async fn flush(&self) -> Result<(), Fault> {
+        self.live().client.flush().await.map_err(|_| Fault::Closed)
+    }
+
+    /// Asks, and waits for the answer for as long as the connection lives.
+    pub(super) async fn request(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Message, Fault> {
+        let request = Request {
+            payload: Some(payload),
+            headers,
+            timeout: Some(None),
+            inbox: None,
+        };
+        let (live, lost) = (self.live(), self.lost());
+        let answer = tokio::select! {
+            answer = live.client.send_request(subject.to_owned(), request) => answer,
+            () = lost => return Err(Fault::Lost),
+        };
+        answer.map_err(|error| match error.kind() {
+            RequestErrorKind::MaxPayloadExceeded => Fault::TooLarge(error.to_string()),
+            RequestErrorKind::NoResponders => Fault::NoResponders {
+                what: subject.to_owned(),
+            },
+            RequestErrorKind::TimedOut
+            | RequestErrorKind::InvalidSubject
+            | RequestErrorKind::Other => Fault::Client(Box::new(error)),
+        })
+    }
+
+    /// Asks JetStream's API, e.g. `STREAM.INFO.X`, within the time for a request.
+    pub(super) async fn api<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        payload: &impl Serialize,
+    ) -> Result<T, Fault> {
+        let unreadable = |error| Fault::Unreadable {
+            what: method.to_owned(),
+            error,
+        };
+        let payload = serde_json::to_vec(payload).map_err(unreadable)?;
+        let subject = format!("$JS.API.{method}");
+        let answer = self
+            .in_time(method, async {
+                self.connected().await?;
+                self.request(&subject, None, payload.into()).await
+            })
+            .await?;
+        match serde_json::from_slice(&answer.payload).map_err(unreadable)? {
+            Response::Ok(answer) => Ok(answer),
+            Response::Err { error } => Err(Fault::Refused {
+                what: method.to_owned(),
+                error,
+            }),
+        }
+    }
+}
+
+/// What a publish without an answer fails with.
+pub(super) fn refused(error: async_nats::PublishError) -> Fault {
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => Fault::TooLarge(error.to_string()),
+        PublishErrorKind::Send => Fault::Closed,
+        PublishErrorKind::InvalidSubject => Fault::Client(Box::new(error)),
+    }
+}

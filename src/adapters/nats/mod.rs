@@ -1,0 +1,240 @@
+//! Messages over NATS: pulled from and published to JetStream, or plain NATS where there is no JetStream.
+//!
+//! - [`config`]: the settings. [`names`]: every name on the server.
+//! - `connect`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
+//! - `topology`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
+//! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
+//! - `outbound`, `headers`: publishing. `unreadable`: messages that would cost us the connection.
+//! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
+
+mod commands;
+mod compare;
+pub mod config;
+mod connect;
+mod core;
+pub mod dead_letters;
+mod fault;
+mod headers;
+mod link;
+pub mod names;
+mod outbound;
+mod pull;
+mod stored;
+mod topology;
+mod unreadable;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::time::timeout;
+
+pub use config::Config;
+pub use connect::ConnectError;
+pub use fault::Fault;
+
+use crate::model::{Headers, InboundMessage, Problems, TenantId};
+use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
+use config::DeliveryMode;
+use link::Link;
+use outbound::Outbound;
+use stored::Consumers;
+use topology::Topology;
+use unreadable::Unreadable;
+
+/// A connection to NATS that messages come from and go to.
+pub struct Nats {
+    link: Arc<Link>,
+    delivery: Delivering,
+}
+
+enum Delivering {
+    JetStream {
+        topology: Arc<Topology>,
+        consumers: Consumers,
+        outbound: Arc<Outbound>,
+    },
+    Core(core::Queues),
+}
+
+impl Nats {
+    /// Connects, waiting for a server for up to `connect_timeout`. From then on a lost connection is opened again, however
+    /// long that takes.
+    ///
+    /// # Errors
+    ///
+    /// No server in time, credentials that are refused, no trusted TLS.
+    pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
+        let link = connect::connect(config).await?;
+        let delivery = match config.delivery {
+            DeliveryMode::Core => {
+                Delivering::Core(core::Queues::new(Arc::clone(&link), config.ack_wait))
+            }
+            DeliveryMode::JetStream => {
+                let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
+                let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
+                let unreadable = Unreadable::new(Arc::clone(&link), Arc::clone(&outbound));
+                Delivering::JetStream {
+                    consumers: Consumers::new(Arc::clone(&link), Arc::clone(&topology), unreadable),
+                    outbound,
+                    topology,
+                }
+            }
+        };
+        Ok(Self { link, delivery })
+    }
+
+    /// Makes the streams and these tenants' consumers, or compares those that exist with the settings. What is wrong with
+    /// them comes back as problems; with an error among them the worker cannot do its work.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer.
+    pub async fn prepare(&self, tenants: &[TenantId]) -> Result<Problems, TransportError> {
+        let problems = match &self.delivery {
+            Delivering::JetStream { topology, .. } => topology.prepare(tenants).await?,
+            Delivering::Core(_) => topology::unfit(tenants),
+        };
+        Ok(problems)
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    /// Sends what is still to be sent (acks, messages handed back) and closes the connection, within this time.
+    ///
+    /// # Errors
+    ///
+    /// The time was not enough. What was not sent comes again after the ack wait.
+    pub async fn close(&self, within: Duration) -> Result<(), TransportError> {
+        match timeout(within, self.link.close()).await {
+            Ok(closed) => Ok(closed?),
+            Err(_) => Err(Fault::Unanswered {
+                what: "closing the connection".to_owned(),
+                within,
+            }
+            .into()),
+        }
+    }
+}
+
+/// A plain client for these settings, for whoever is no worker: it publishes and subscribes, and knows of no streams.
+///
+/// # Errors
+///
+/// As [`Nats::connect`].
+pub async fn client(config: &Config) -> Result<async_nats::Client, ConnectError> {
+    Ok(connect::connect(config).await?.live().client.clone())
+}
+
+impl Inbound for Nats {
+    type Delivery = Delivery;
+    type Pull = Pull;
+
+    async fn pull(
+        &self,
+        tenant: &TenantId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Pull, TransportError> {
+        Ok(match &self.delivery {
+            Delivering::JetStream { consumers, .. } => {
+                Pull::Stored(consumers.pull(tenant, max, wait).await?)
+            }
+            Delivering::Core(queues) => Pull::Core(queues.pull(tenant, max, wait).await?),
+        })
+    }
+}
+
+impl Publisher for Nats {
+    async fn publish(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+    ) -> Result<(), TransportError> {
+        let published = match &self.delivery {
+            Delivering::JetStream { outbound, .. } => outbound.publish(to, headers, body).await,
+            Delivering::Core(_) => {
+                let subject = names::destination_subject(to);
+                let headers = headers::to_publish(headers);
+                self.link.publish(&subject, headers, body).await
+            }
+        };
+        Ok(published?)
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        self.link.live().client.max_payload()
+    }
+}
+
+/// The messages of one pull. Dropped before its end, what had arrived is delivered again at once.
+pub enum Pull {
+    /// From JetStream.
+    Stored(pull::Pull),
+    /// From plain NATS.
+    Core(core::Pull),
+}
+
+impl Stream for Pull {
+    type Item = Result<Delivery, TransportError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = match &mut *self {
+            Self::Stored(pull) => pull.poll_next_unpin(cx).map_ok(Delivery::Stored),
+            Self::Core(pull) => pull.poll_next_unpin(cx).map_ok(Delivery::Core),
+        };
+        next.map_err(TransportError::from)
+    }
+}
+
+/// A message in our hands.
+pub enum Delivery {
+    /// From JetStream.
+    Stored(stored::Delivery),
+    /// From plain NATS.
+    Core(core::Delivery),
+}
+
+impl ports::Delivery for Delivery {
+    fn message(&self) -> &InboundMessage {
+        match self {
+            Self::Stored(delivery) => delivery.message(),
+            Self::Core(delivery) => delivery.message(),
+        }
+    }
+
+    fn delivered(&self) -> u64 {
+        match self {
+            Self::Stored(delivery) => delivery.delivered(),
+            Self::Core(delivery) => delivery.delivered(),
+        }
+    }
+
+    async fn progress(&self) -> Result<(), TransportError> {
+        match self {
+            Self::Stored(delivery) => delivery.progress().await,
+            Self::Core(delivery) => delivery.progress().await,
+        }
+    }
+
+    async fn ack(self) -> Result<(), TransportError> {
+        match self {
+            Self::Stored(delivery) => delivery.ack().await,
+            Self::Core(delivery) => delivery.ack().await,
+        }
+    }
+
+    async fn hand_back(self, after: Duration) -> Result<(), TransportError> {
+        match self {
+            Self::Stored(delivery) => delivery.hand_back(after).await,
+            Self::Core(delivery) => delivery.hand_back(after).await,
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The streams and consumers: what they should be, making what is missing, comparing what is there.
+
+use std::sync::Arc;
+
+use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
+use async_nats::jetstream::consumer::{AckPolicy, IntoConsumerConfig};
+use async_nats::jetstream::stream::{
+    Config as ServerStream, DiscardPolicy, RetentionPolicy, StorageType,
+};
+use async_nats::jetstream::{ErrorCode, consumer};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tracing::info;
+
+use super::config::{Config, Provision, Storage};
+use super::fault::Fault;
+use super::link::Link;
+use super::names::{self, StreamName};
+use super::{commands, compare};
+use crate::model::{Problem, Problems, TenantId};
+
+/// How many consumers are looked after at once.
+const CONSUMERS_AT_ONCE: usize = 64;
+
+/// Knows what must be on the server.
+pub(super) struct Topology {
+    link: Arc<Link>,
+    config: Config,
+    /// One repair at a time: a thousand publishes that find their stream gone make it once.
+    repairing: Mutex<()>,
+}
+
+/// The answer to requests about a stream or consumer, of which only the configuration matters here.
+#[derive(Deserialize)]
+struct Described<C> {
+    config: C,
+}
+
+impl Topology {
+    pub(super) fn new(link: Arc<Link>, config: Config) -> Self {
+        Self {
+            link,
+            config,
+            repairing: Mutex::new(()),
+        }
+    }
+
+    /// Makes or checks the streams and the tenants' consumers, and tells all that is wrong. Fails only when the server
+    /// does not answer.
+    pub(super) async fn prepare(&self, tenants: &[TenantId]) -> Result<Problems, Fault> {
+        let mut problems = unfit(tenants);
+        let tenants: Vec<_> = tenants
+            .iter()
+            .filter(|tenant| names::fits_a_subject(tenant))
+            .collect();
+        for stream in StreamName::ALL {
+            match self.look_after_stream(stream).await {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    let wanted = server_stream(&self.config, stream);
+                    problems.extend(compare::stream(stream, &wanted, &found, &tenants));
+                }
+                Err(fault) => problems.push(problem(stream.as_str(), fault)?),
+            }
+        }
+        if problems.has_errors() {
+            return Ok(problems);
+        }
+        let mut consumers = futures_util::stream::iter(tenants)
+            .map(|tenant| async move { (tenant, self.look_after_consumer(tenant).await) })
+            .buffer_unordered(CONSUMERS_AT_ONCE);
+        while let Some((tenant, looked)) = consumers.next().await {
+            match looked {
+                Ok(found) => {
+                    let wanted = server_consumer(&self.config, tenant).into_consumer_config();
+                    problems.extend(compare::consumer(&wanted, &found));
+                }
+                Err(fault) => {
+                    let what = format!("consumer {}", names::consumer_name(tenant));
+                    problems.push(problem(&what, fault)?);
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Makes a stream again that is gone.
+    pub(super) async fn repair_stream(&self, stream: StreamName) -> Result<(), Fault> {
+        let _one_at_a_time = self.repairing.lock().await;
+        self.look_after_stream(stream).await.map(drop)
+    }
+
+    /// Makes sure that a tenant can be pulled for, and the stream too if that is what is missing.
+    pub(super) async fn repair_consumer(&self, tenant: &TenantId) -> Result<(), Fault> {
+        match self.look_after_consumer(tenant).await {
+            Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
+                self.repair_stream(StreamName::Inbound).await?;
+                self.look_after_consumer(tenant).await.map(drop)
+            }
+            done => done.map(drop),
+        }
+    }
+
+    /// What a stream is, or nothing if it was made just now.
+    async fn look_after_stream(&self, stream: StreamName) -> Result<Option<ServerStream>, Fault> {
+        let wanted = server_stream(&self.config, stream);
+        match self.stream(stream).await {
+            Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {}
+            found => return found.map(Some),
+        }
+        if self.config.provision == Provision::Off {
+            return Err(Fault::Missing {
+                what: format!("stream {}", stream.as_str()),
+                command: commands::add_stream(&wanted),
+            });
+        }
+        let method = format!("STREAM.CREATE.{}", stream.as_str());
+        match self
+            .link
+            .api::<Described<ServerStream>>(&method, &wanted)
+            .await
+        {
+            Ok(_) => {
+                info!(stream = stream.as_str(), "made the stream");
+                Ok(None)
+            }
+            // Another worker with other settings was faster.
+            Err(fault) if fault.code() == Some(ErrorCode::STREAM_NAME_EXIST) => {
+                self.stream(stream).await.map(Some)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn stream(&self, stream: StreamName) -> Result<ServerStream, Fault> {
+        let method = format!("STREAM.INFO.{}", stream.as_str());
+        let found: Described<ServerStream> = self.link.api(&method, &json!({})).await?;
+        Ok(found.config)
+    }
+
+    /// What a tenant's consumer is. Where we may make it, it is made to be as the settings say: it holds no data that
+    /// this could harm, and a changed ack wait takes effect.
+    async fn look_after_consumer(&self, tenant: &TenantId) -> Result<consumer::Config, Fault> {
+        let stream = StreamName::Inbound.as_str();
+        let name = names::consumer_name(tenant);
+        let wanted = server_consumer(&self.config, tenant).into_consumer_config();
+        let method = format!("CONSUMER.INFO.{stream}.{name}");
+        let found: Result<Described<consumer::Config>, Fault> =
+            self.link.api(&method, &json!({})).await;
+        let missing = match found {
+            Ok(found) => {
+                let is_right = compare::consumer(&wanted, &found.config).is_empty();
+                if is_right || self.config.provision == Provision::Off {
+                    return Ok(found.config);
+                }
+                false
+            }
+            Err(fault) if fault.code() == Some(ErrorCode::CONSUMER_NOT_FOUND) => true,
+            Err(fault) => return Err(fault),
+        };
+        if self.config.provision == Provision::Off {
+            return Err(Fault::Missing {
+                what: format!("consumer {name}"),
+                command: commands::add_consumer(&wanted),
+            });
+        }
+        let method = format!("CONSUMER.CREATE.{stream}.{name}.{}", wanted.filter_subject);
+        let order = json!({ "stream_name": stream, "config": wanted });
+        let made: Described<consumer::Config> = self.link.api(&method, &order).await?;
+        info!(
+            consumer = name,
+            missing, "made the consumer as the settings say"
+        );
+        Ok(made.config)
+    }
+}
+
+/// The tenants that no subject can be made of.
+pub(super) fn unfit(tenants: &[TenantId]) -> Problems {
+    let mut problems = Problems::default();
+    problems.extend(
+        tenants
+            .iter()
+            .filter(|tenant| !names::fits_a_subject(tenant))
+            .map(|tenant| {
+                Problem::error(Fault::NoSubject(tenant.to_string()).to_string())
+                    .remedy("name the tenant without leading, trailing or doubled dots")
+            }),
+    );
+    problems
+}
+
+/// A fault as something for the operator to mend, or itself where waiting is what helps.
+fn problem(what: &str, fault: Fault) -> Result<Problem, Fault> {
+    if let Fault::Missing { what, command } = fault {
+        let message = format!("{what} is missing and `nats.provision` is off");
+        return Ok(Problem::error(message).remedy(format!("make it with: {command}")));
+    }
+    if let Fault::NoResponders { .. } = fault {
+        return Ok(without_jetstream());
+    }
+    let Some(code) = fault.code() else {
+        return Err(fault);
+    };
+    Ok(match code {
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+            without_jetstream()
+        }
+        ErrorCode::STREAM_SUBJECT_OVERLAP => Problem::error(format!(
+            "{what} cannot be made: another stream has its subjects"
+        ))
+        .remedy("find it with `nats stream ls` and take the subjects from it"),
+        ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE | ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED => {
+            Problem::error(format!(
+                "{what} cannot be made: another consumer of the stream takes the same messages"
+            ))
+            .remedy("find it with `nats consumer ls GREENTIC_INBOUND` and remove it")
+        }
+        _ => Problem::error(format!("{what}: {fault}")),
+    })
+}
+
+fn without_jetstream() -> Problem {
+    Problem::error("JetStream is off for this account of the NATS server").remedy(
+        "start nats-server with `-js` (and enable the account), or set `nats.delivery` to `core`, \
+         which delivers at most once",
+    )
+}
+
+/// A stream as the settings want it.
+pub(super) fn server_stream(config: &Config, stream: StreamName) -> ServerStream {
+    let settings = config.stream(stream);
+    ServerStream {
+        name: stream.as_str().to_owned(),
+        subjects: vec![stream.subjects()],
+        retention: match stream {
+            StreamName::Inbound => RetentionPolicy::WorkQueue,
+            StreamName::Outbound | StreamName::DeadLetter => RetentionPolicy::Limits,
+        },
+        // What nobody has dealt with yet is not pushed out by what is new.
+        discard: match stream {
+            StreamName::Inbound | StreamName::DeadLetter => DiscardPolicy::New,
+            StreamName::Outbound => DiscardPolicy::Old,
+        },
+        storage: match settings.storage {
+            Storage::File => StorageType::File,
+            Storage::Memory => StorageType::Memory,
+        },
+        num_replicas: settings.replicas,
+        max_age: settings.max_age.unwrap_or_default(),
+        max_bytes: settings
+            .max_bytes
+            .map_or(-1, |max| i64::try_from(max).unwrap_or(i64::MAX)),
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        duplicate_window: config.window(stream),
+        ..ServerStream::default()
+    }
+}
+
+/// A tenant's consumer as the settings want it.
+pub(super) fn server_consumer(config: &Config, tenant: &TenantId) -> ConsumerConfig {
+    ConsumerConfig {
+        durable_name: Some(names::consumer_name(tenant)),
+        filter_subject: StreamName::Inbound.subject(tenant),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: config.ack_wait,
+        // Attempts are counted in Redis, where a message that kills its worker is counted too.
+        max_deliver: -1,
+        // How much is in flight is the workers' to say, and grows with their number.
+        max_ack_pending: -1,
+        ..ConsumerConfig::default()
+    }
+}

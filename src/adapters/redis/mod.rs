@@ -1,0 +1,22 @@
+//! Sessions, state and the record of what was applied, in Redis: two scripts a turn.
+//!
+//! - `config`: the settings under `redis`.
+//! - `link`: the one connection of a worker, which mends itself.
+//! - [`keys`]: every Redis key there is; nothing else builds one.
+//! - `begin.lua`, `commit.lua`: what happens inside Redis, and why in that order.
+//! - `store`, `commit`: the scripts' arguments and answers.
+//! - `server`: what the server says about itself, for readiness and warnings.
+//!
+//! Waits are kept in greentic-session's layout and state in greentic-state's, so that their stock stores read what we
+//! write and the other way round. `docs/redis.md` has the table of all keys.
+
+mod commit;
+mod config;
+pub mod keys;
+mod link;
+mod server;
+mod store;
+
+pub use config::{Config, ServerUrl};
+pub use link::ConnectError;
+pub use store::RedisStore;

@@ -1,0 +1,345 @@
+//! The composition root: connect, build the adapters, start the worker, drain.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::bus::{Bus, Published};
+use crate::adapters::http::{self, Endpoint, Listen};
+#[cfg(feature = "it")]
+use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
+use crate::adapters::memory::MemoryStore;
+use crate::adapters::nats::{self, Nats};
+use crate::adapters::redis::{self, RedisStore};
+use crate::adapters::system::{RandomIds, SystemClock};
+use crate::catalog::{self, Sources};
+use crate::flow;
+use crate::model::{Problems, TenantId};
+use crate::pack::{self, Resolver};
+use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
+use crate::registry::Registry;
+use crate::settings::Settings;
+use crate::telemetry::{Health, Metrics};
+use crate::turn::{self, Outage, RetryPolicy, Turns};
+use crate::worker::{self, Drained, Worker};
+
+/// How often the connections are looked at for readiness.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a stopping worker waits for its last acks to leave.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a worker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no way to NATS.
+    #[error(transparent)]
+    Nats(#[from] nats::ConnectError),
+    /// NATS stopped answering while the streams were looked at.
+    #[error("the streams cannot be made or checked: {0}")]
+    Prepare(#[from] TransportError),
+    /// The streams are not what the worker needs.
+    #[error("{0}")]
+    Streams(Problems),
+    /// There is no way to Redis.
+    #[error(transparent)]
+    Redis(#[from] redis::ConnectError),
+    /// The operator's endpoint cannot be opened.
+    #[error("cannot listen on {address} (`http.listen`): {source}")]
+    Listen {
+        /// The address in the settings.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Loads everything that the settings bind: gtbinds, packs, flows, granted variables.
+///
+/// # Errors
+/// Every problem that was found, warnings included.
+pub fn load(
+    settings: &Settings,
+    environment: &BTreeMap<String, String>,
+) -> Result<(Registry, Problems), Problems> {
+    let bindings: Vec<PathBuf> = settings
+        .bindings
+        .iter()
+        .chain(&settings.bindings_dirs)
+        .cloned()
+        .collect();
+    let tenants = settings.tenants.iter();
+    let defaults =
+        tenants.filter_map(|(id, tenant)| Some((id.clone(), tenant.default_flow.clone()?)));
+    catalog::load(&Sources {
+        bindings: &bindings,
+        resolver: &Resolver::new(&settings.packs.store),
+        limits: &pack::Limits::default(),
+        flow_limits: flow::Limits {
+            nodes: settings.limits.nodes_per_turn.get(),
+            jumps: settings.limits.jumps_per_turn.get(),
+            calls: settings.limits.call_depth.get(),
+            rendered_bytes: settings.limits.rendered_bytes.get(),
+        },
+        policy: &settings.env,
+        environment,
+        defaults: &defaults.collect(),
+    })
+}
+
+/// A worker with everything connected and bound, ready to run. Its turns go through the ports `I`, `S` and `P`.
+pub struct App<I = Nats, S = RedisStore, P = Nats> {
+    worker: Worker<I, S, P>,
+    nats: Arc<Nats>,
+    redis: Arc<RedisStore>,
+    http: Option<TcpListener>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    outage: Outage,
+}
+
+impl App {
+    /// Connects to NATS and Redis, makes or checks the streams, and binds the endpoint. Nothing is pulled yet.
+    pub async fn build(settings: &Settings, registry: Registry) -> Result<Self, StartError> {
+        let ports = |nats: &Arc<Nats>, redis: &Arc<RedisStore>| Ports {
+            inbound: Arc::clone(nats),
+            store: Arc::clone(redis),
+            publisher: Arc::clone(nats),
+        };
+        Self::build_on(settings, registry, ports).await
+    }
+}
+
+#[cfg(feature = "it")]
+impl App<Mortal<Nats>, Mortal<RedisStore>, Mortal<Nats>> {
+    /// As [`App::build`], but dies when it is told to.
+    pub async fn build_mortal(
+        settings: &Settings,
+        registry: Registry,
+        kill_at: KillAt,
+    ) -> Result<Self, StartError> {
+        let fuse = Fuse::new(kill_at);
+        let ports = |nats: &Arc<Nats>, redis: &Arc<RedisStore>| Ports {
+            inbound: Mortal::new(nats, &fuse),
+            store: Mortal::new(redis, &fuse),
+            publisher: Mortal::new(nats, &fuse),
+        };
+        Self::build_on(settings, registry, ports).await
+    }
+}
+
+/// What a worker's turns go through.
+struct Ports<I, S, P> {
+    inbound: Arc<I>,
+    store: Arc<S>,
+    publisher: Arc<P>,
+}
+
+impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
+    async fn build_on(
+        settings: &Settings,
+        registry: Registry,
+        ports: impl FnOnce(&Arc<Nats>, &Arc<RedisStore>) -> Ports<I, S, P>,
+    ) -> Result<Self, StartError> {
+        let (nats, redis) = tokio::join!(
+            Nats::connect(&settings.nats),
+            RedisStore::connect(&settings.redis)
+        );
+        let (nats, redis) = (Arc::new(nats?), Arc::new(redis?));
+        for warning in redis.warnings().await {
+            tracing::warn!("{warning}");
+        }
+        let tenants: Vec<TenantId> = registry.tenants().into_iter().cloned().collect();
+        report(nats.prepare(&tenants).await?)?;
+        let http = listen(settings.http.listen).await?;
+
+        let health = Arc::new(Health::new(settings.http.stalled_after));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&health)));
+        let outage = Outage::default();
+        let Ports {
+            inbound,
+            store,
+            publisher,
+        } = ports(&nats, &redis);
+        let turns = Turns {
+            store,
+            publisher,
+            registry: Arc::new(registry),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            outage: outage.clone(),
+            config: turn_config(settings),
+        };
+        let config = worker_config(settings, tenants);
+        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config);
+        Ok(Self {
+            worker,
+            nats,
+            redis,
+            http,
+            health,
+            metrics,
+            outage,
+        })
+    }
+
+    /// Works until `stop` is cancelled, then drains and closes the connections.
+    pub async fn run(self, stop: CancellationToken) -> Drained {
+        let Self {
+            worker,
+            nats,
+            redis,
+            http,
+            health,
+            metrics,
+            outage,
+        } = self;
+        let over = CancellationToken::new();
+        if let Some(listener) = http {
+            let endpoint = Endpoint {
+                health: Arc::clone(&health),
+                metrics,
+            };
+            let shutdown = over.clone().cancelled_owned();
+            tokio::spawn(async move { http::serve(listener, endpoint, shutdown).await });
+        }
+        let look = watch(Arc::clone(&nats), redis, outage, Arc::clone(&health));
+        tokio::spawn(over.clone().run_until_cancelled_owned(look));
+        let draining = {
+            let (stop, health) = (stop.clone(), Arc::clone(&health));
+            async move {
+                stop.cancelled().await;
+                health.draining();
+            }
+        };
+        tokio::spawn(draining);
+        health.started();
+        tracing::info!("started");
+        let drained = worker.run(stop).await;
+        if let Err(error) = nats.close(CLOSE_TIMEOUT).await {
+            tracing::warn!(%error, "the last acks may not have left; their messages come again and change nothing");
+        }
+        over.cancel();
+        drained
+    }
+}
+
+/// Tells what is not as the settings want it; errors stop the start.
+fn report(problems: Problems) -> Result<(), StartError> {
+    if problems.has_errors() {
+        return Err(StartError::Streams(problems));
+    }
+    for warning in problems {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+async fn listen(listen: Listen) -> Result<Option<TcpListener>, StartError> {
+    let Listen::At(address) = listen else {
+        return Ok(None);
+    };
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tracing::info!(http = %bound, "listening");
+    Ok(Some(listener))
+}
+
+/// Keeps readiness true to the facts: both servers answer, and no turn waits for them.
+async fn watch(nats: Arc<Nats>, redis: Arc<RedisStore>, outage: Outage, health: Arc<Health>) {
+    loop {
+        health.nats_up(nats.is_connected());
+        health.redis_up(!outage.is_active() && redis.ping().await.is_ok());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn turn_config(settings: &Settings) -> turn::Config {
+    let worker = &settings.worker;
+    turn::Config {
+        env: settings.environment.clone(),
+        payload_bytes: settings.limits.payload_bytes.get(),
+        retry: RetryPolicy {
+            attempts: worker.attempts.get(),
+            initial: worker.retry.initial,
+            max: worker.retry.max,
+        },
+        turn_timeout: worker.turn_timeout,
+        lease_ttl: worker.lease_ttl,
+        wait_ttl: worker.wait_ttl,
+    }
+}
+
+fn worker_config(settings: &Settings, tenants: Vec<TenantId>) -> worker::Config {
+    let slots = settings.worker.slots.get();
+    let everyone = settings
+        .worker
+        .tenant_slots
+        .map_or(slots, NonZeroUsize::get);
+    let limit = |tenant: &TenantId| {
+        let own = settings
+            .tenants
+            .get(tenant)
+            .and_then(|tenant| tenant.max_in_flight);
+        own.map_or(everyone, NonZeroUsize::get)
+    };
+    worker::Config {
+        slots,
+        tenants: tenants
+            .into_iter()
+            .map(|tenant| (tenant.clone(), limit(&tenant)))
+            .collect(),
+        progress_every: settings.nats.ack_wait / 3,
+        drain_timeout: settings.worker.drain_timeout,
+        apology: settings.worker.apology.clone(),
+    }
+}
+
+/// A worker inside this process, on the in-process bus and in-memory sessions: what `chat` talks to without a server.
+pub struct Embedding {
+    /// Where activities go in.
+    pub bus: Bus,
+    /// What comes back.
+    pub published: UnboundedReceiver<Published>,
+    /// The tenants that can be talked to.
+    pub tenants: Vec<TenantId>,
+}
+
+impl Embedding {
+    /// Starts it; it ends with the process.
+    pub fn start(settings: &Settings, registry: Registry) -> Self {
+        let (bus, published) = Bus::new();
+        let tenants: Vec<TenantId> = registry.tenants().into_iter().cloned().collect();
+        let turns = Turns {
+            store: Arc::new(MemoryStore::new(SystemClock, settings.redis.dedupe_window)),
+            publisher: Arc::new(bus.clone()),
+            registry: Arc::new(registry),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            outage: Outage::default(),
+            config: turn_config(settings),
+        };
+        let metrics = Arc::new(Metrics::new(Arc::new(Health::new(
+            settings.http.stalled_after,
+        ))));
+        let worker = Worker::new(
+            Arc::new(bus.clone()),
+            turns,
+            metrics,
+            worker_config(settings, tenants.clone()),
+        );
+        tokio::spawn(worker.run(CancellationToken::new()));
+        Self {
+            bus,
+            published,
+            tenants,
+        }
+    }
+}

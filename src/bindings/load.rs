@@ -1,0 +1,141 @@
+//! From files and folders to gtbinds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::model::{Problem, Problems};
+use crate::yaml::read_text;
+
+use super::GtBind;
+
+const EXTENSION: &str = "gtbind";
+
+/// Reads gtbinds: a file is read whatever its name, a folder gives its `*.gtbind` in the order of their names. A file
+/// that is reached twice is read once. What could be read comes back beside all the problems.
+pub fn load(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
+    let mut problems = Problems::default();
+    if paths.is_empty() {
+        problems.push(
+            Problem::error("no bindings were given, so there is nothing to run").remedy(
+                "name a gtbind or a folder: `--bindings <file|dir>` or `--bindings-dir <dir>`",
+            ),
+        );
+    }
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut seen = Vec::new();
+    for path in paths {
+        for file in files_of(path, &mut problems) {
+            // Two spellings of a path are one file.
+            let identity = file.canonicalize().unwrap_or_else(|_| file.clone());
+            if !seen.contains(&identity) {
+                seen.push(identity);
+                files.push(file);
+            }
+        }
+    }
+    let mut gtbinds = Vec::with_capacity(files.len());
+    for file in files {
+        match read(&file) {
+            Ok(gtbind) => gtbinds.push(gtbind),
+            Err(found) => problems.extend(found),
+        }
+    }
+    (gtbinds, problems)
+}
+
+fn files_of(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        // A file, or nothing: reading it will tell.
+        return vec![path.to_owned()];
+    }
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) => {
+            problems.push(
+                Problem::error(format!("the folder cannot be read: {error}"))
+                    .in_file(path)
+                    .remedy("give the worker the right to list it"),
+            );
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => files.push(entry.path()),
+            Err(error) => problems
+                .push(Problem::error(format!("the folder cannot be read: {error}")).in_file(path)),
+        }
+    }
+    files.retain(|file| file.extension().is_some_and(|e| e == EXTENSION));
+    files.sort();
+    if files.is_empty() {
+        problems.push(
+            Problem::error("the folder holds no `*.gtbind` file")
+                .in_file(path)
+                .remedy("`greentic-worker pack build <dir> --bind <tenant>` writes one"),
+        );
+    }
+    files
+}
+
+fn read(file: &Path) -> Result<GtBind, Problems> {
+    let text = read_text(file)?;
+    GtBind::parse(file, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gtbind(flow: &str) -> String {
+        format!(
+            "tenant: t\npack_id: sha256:{}\npack_ref: p.gtpack\nflows: [{{id: {flow}}}]\n",
+            "0".repeat(64)
+        )
+    }
+
+    fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+        let file = dir.join(name);
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_folder_gives_its_gtbinds_in_order_and_a_file_reached_twice_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = write(dir.path(), "b.gtbind", &gtbind("two"));
+        write(dir.path(), "a.gtbind", &gtbind("one"));
+        write(dir.path(), "README.md", "not a gtbind");
+        let (found, problems) = load(&[b, dir.path().join(".")]);
+        assert!(problems.is_empty(), "{problems}");
+        let flows: Vec<_> = found.iter().map(|g| g.flows[0].value.as_str()).collect();
+        assert_eq!(flows, ["two", "one"]);
+    }
+
+    #[test]
+    fn every_path_that_gives_nothing_is_a_problem_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        let binary = dir.path().join("x.gtbind");
+        fs::write(&binary, [0xff, 0xfe]).unwrap();
+        let (found, problems) = load(&[empty, dir.path().join("absent"), binary]);
+        assert!(found.is_empty());
+        let messages: Vec<_> = problems.iter().map(|p| p.message.as_str()).collect();
+        assert_eq!(
+            messages,
+            [
+                "the folder holds no `*.gtbind` file",
+                "there is no such file",
+                "this is not UTF-8 text",
+            ]
+        );
+        assert!(
+            problems
+                .iter()
+                .all(|p| p.remedy.is_some() && p.file.is_some())
+        );
+        assert!(load(&[]).1.has_errors());
+    }
+}

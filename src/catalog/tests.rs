@@ -1,0 +1,190 @@
+use std::fs;
+
+use super::*;
+use crate::model::FlowKey;
+
+/// A folder with a pack store and gtbinds.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["store", "bindings", "sources"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        Self { dir }
+    }
+
+    /// Builds a pack of this node into the store, and gives its id.
+    fn pack(&self, name: &str, node: &str) -> PackId {
+        let sources = self.dir.path().join("sources").join(name);
+        fs::create_dir_all(sources.join("flows")).unwrap();
+        let config = format!("pack_id: {name}\nversion: 1.0.0\nkind: application\npublisher: us\n");
+        fs::write(sources.join("pack.yaml"), config).unwrap();
+        let flow = format!("id: main\ntype: messaging\nnodes:\n  hi:\n    {node}\n");
+        fs::write(sources.join("flows/main.ygtc"), flow).unwrap();
+        let built = pack::build(&sources).unwrap();
+        let file = self.dir.path().join("store").join(built.file_name());
+        fs::write(file, &built.bytes).unwrap();
+        built.id
+    }
+
+    fn gtbind(&self, file: &str, text: &str) {
+        fs::write(self.dir.path().join("bindings").join(file), text).unwrap();
+    }
+
+    fn bind(&self, tenant: &str, name: &str, id: PackId, rest: &str) {
+        let text = format!(
+            "tenant: {tenant}\npack_id: {id}\npack_ref: store://{name}@1.0.0\nflows: [{{id: main}}]\n{rest}"
+        );
+        self.gtbind(&format!("{tenant}-{name}.gtbind"), &text);
+    }
+
+    fn load(&self, default: Option<&str>) -> Result<(Registry, Problems), Problems> {
+        let default = default.map(|text| ("t".parse().unwrap(), text.parse().unwrap()));
+        load(&Sources {
+            bindings: &[self.dir.path().join("bindings")],
+            resolver: &Resolver::new(self.dir.path().join("store")),
+            limits: &pack::Limits::default(),
+            flow_limits: flow::Limits::default(),
+            policy: &EnvPolicy {
+                allow: vec!["A*".parse().unwrap()],
+                ..EnvPolicy::default()
+            },
+            environment: &BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+            defaults: &default.into_iter().collect(),
+        })
+    }
+
+    /// What is wrong, as `file: place: message` with the file's name only.
+    #[track_caller]
+    fn refused(&self, default: Option<&str>, expected: &[&str]) {
+        let problems = self.load(default).unwrap_err();
+        let found: Vec<String> = problems.iter().map(shown).collect();
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}\nis not\n{expected}");
+        }
+    }
+}
+
+fn shown(problem: &Problem) -> String {
+    assert!(problem.remedy.is_some(), "no remedy: {problem}");
+    let file = problem.file.as_deref().and_then(Path::file_name);
+    let file = file.unwrap_or_default().to_string_lossy().into_owned();
+    let place = problem.place.as_deref().unwrap_or_default();
+    format!("{file}: {place}: {}", problem.message)
+}
+
+const HELLO: &str = "emit.message: {text: Hi}";
+
+#[test]
+fn two_packs_with_a_flow_of_one_name_load_and_are_found_by_their_ids() {
+    let site = Site::new();
+    let (a, b) = (site.pack("a", HELLO), site.pack("b", HELLO));
+    site.bind("t", "a", a, "env_passthrough: [A]\n");
+    site.bind("t", "b", b, "");
+    site.bind("u", "a", a, "");
+    let (registry, warnings) = site.load(Some("b/main")).unwrap();
+    assert!(warnings.is_empty(), "{warnings}");
+
+    let find = |tenant: &str, pack: PackId| {
+        let (tenant, flow) = (tenant.parse().unwrap(), "main".parse().unwrap());
+        registry.find(&FlowKey { tenant, pack, flow })
+    };
+    assert_eq!(find("t", a).unwrap().env["A"], "1");
+    assert!(find("t", b).unwrap().env.is_empty());
+    assert!(find("u", b).is_none());
+    // A pack is compiled once, whoever binds it; what it may see is each tenant's own.
+    assert!(Arc::ptr_eq(
+        &find("t", a).unwrap().program,
+        &find("u", a).unwrap().program
+    ));
+    assert!(find("u", a).unwrap().env.is_empty());
+
+    let started = registry.entry(&"t".parse().unwrap(), &FlowTarget::default());
+    assert_eq!(started.unwrap().pack.id, b);
+}
+
+#[test]
+fn no_choice_is_a_warning_and_a_wrong_default_an_error() {
+    let site = Site::new();
+    for name in ["a", "b"] {
+        site.bind("t", name, site.pack(name, HELLO), "");
+    }
+    let (_, warnings) = site.load(None).unwrap();
+    let warnings: Vec<_> = warnings.iter().map(shown).collect();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("a message of tenant `t` that names no flow"),
+        "{warnings:?}"
+    );
+    site.refused(
+        Some("c/main"),
+        &[": setting tenants.*.default_flow: the default flow `c/main` of tenant `t` is not there"],
+    );
+}
+
+#[test]
+fn all_problems_of_all_files_are_reported_at_once() {
+    let site = Site::new();
+    let good = site.pack("good", HELLO);
+    let broken = site.pack("broken", "no.such: {}");
+    let zeros = "0".repeat(64).parse::<String>().unwrap();
+    site.gtbind("a.gtbind", "tenant: t\n");
+    site.gtbind(
+        "b.gtbind",
+        &format!("tenant: t\npack_id: {good}\npack_ref: store://good@1.0.0\nflows: [{{id: main}}, {{id: gone}}]\nenv_passthrough: [HOME]\n"),
+    );
+    site.gtbind(
+        "c.gtbind",
+        &format!("tenant: t\npack_id: sha256:{zeros}\npack_ref: store://absent@1.0.0\nflows: [{{id: main}}]\n"),
+    );
+    site.gtbind(
+        "d.gtbind",
+        &format!("tenant: u\npack_id: sha256:{zeros}\npack_ref: store://good@1.0.0\nflows: [{{id: main}}]\n"),
+    );
+    site.gtbind(
+        "e.gtbind",
+        &format!(
+            "tenant: u\npack_id: {broken}\npack_ref: store://broken@1.0.0\nflows: [{{id: main}}]\n"
+        ),
+    );
+    let problems = site.load(None).unwrap_err();
+    let mut found: Vec<_> = problems.iter().map(shown).collect();
+    found.sort();
+    for part in [
+        "a.gtbind: : the field `pack_id` is missing",
+        "a.gtbind: line 1: the field `flows` is missing",
+        "a.gtbind: line 1: the field `pack_ref` is missing",
+        "b.gtbind: line 4, flows[1].id: the pack `store://good@1.0.0` has no flow `gone`",
+        "b.gtbind: line 5, env_passthrough[0]: the variable `HOME` is not allowed",
+        "broken-1.0.0.gtpack: flow main, node hi: ",
+        "c.gtbind: line 3, pack_ref: the pack store has no ",
+        "d.gtbind: line 3, pack_ref: store://good@1.0.0 is refused: the archive is sha256:",
+    ] {
+        assert!(
+            found.iter().any(|f| f.starts_with(part)),
+            "{part}\nis not in\n{found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 8, "{found:#?}");
+}
+
+#[test]
+fn a_pack_that_would_not_load_is_not_built() {
+    let site = Site::new();
+    site.pack("good", HELLO);
+    site.pack("broken", "no.such: {}");
+    let sources = site.dir.path().join("sources");
+    assert!(build_pack(&sources.join("good")).is_ok());
+    let problems = build_pack(&sources.join("broken")).unwrap_err();
+    let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].contains("main.ygtc: flow main, node hi"),
+        "{found:?}"
+    );
+}

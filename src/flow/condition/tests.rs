@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Map, json};
+use time::macros::datetime;
+
+use super::*;
+use crate::flow::scope::Outputs;
+
+/// Whether a condition holds for this output and payload, or what is wrong with it.
+#[track_caller]
+fn check(condition: &str, expected: Result<bool, &str>) {
+    let output = json!({
+        "n": 10, "text": "Red and Blue", "yes": true, "none": null, "list": [1, 2], "o": {"k": "v"},
+        "tom": "tom and jerry", "smile": "fine :)", "call": "f(x)", "op": "a==b", "not": {"n": 1},
+    });
+    let entry = json!({"text": "Hello", "metadata": {"action": "go", "text": "hidden"}});
+    let (outputs, vars, env) = (Outputs::new(), Map::new(), BTreeMap::new());
+    let scope = Scope {
+        entry: &entry,
+        input: &entry,
+        prev: &output,
+        outputs: &outputs,
+        vars: &vars,
+        jumps: 0,
+        env: &env,
+        now: datetime!(2026-09-09 10:00 UTC),
+    };
+    let sight = Sight {
+        scope: &scope,
+        output: &output,
+        event: "on_success",
+    };
+    let found = Condition::compile(condition).map(|condition| condition.holds(&sight));
+    assert_eq!(found, expected.map_err(str::to_owned), "{condition}");
+}
+
+#[test]
+fn one_comparison() {
+    check("n == 10", Ok(true));
+    check("n==\"10\"", Ok(true));
+    check("text == red AND blue", Ok(true));
+    check("text == \"red and blue\"", Ok(true));
+    check("text != \"red and blue\"", Ok(false));
+    check("yes == TRUE", Ok(true));
+    check("none == null", Ok(true));
+    check("list == [1,2]", Ok(true));
+    check("o.k == v", Ok(true));
+    check("list.0 == 1", Ok(false));
+    check("n > 9", Ok(true));
+    check("n >= 10.0", Ok(true));
+    check("n < 9", Ok(false));
+    check("n <= ten", Ok(false));
+    check("text > 1", Ok(false));
+    check("text contains AND", Ok(true));
+    check("text contains \"d a\"", Ok(true));
+    check("op == \"a==b\"", Ok(true));
+    check("op == a==b", Ok(true));
+    check("event == on_success", Ok(true));
+    check("response.action == go", Ok(true));
+    check("response.text == hello", Ok(true));
+    check("entry.metadata.action == go", Ok(true));
+    check("in.input.text == hello", Ok(true));
+}
+
+#[test]
+fn a_missing_path_equals_nothing() {
+    check("missing == \"\"", Ok(false));
+    check("missing != x", Ok(true));
+    check("missing < 1", Ok(false));
+    check("missing contains x", Ok(false));
+    check("o.k.deeper != x", Ok(true));
+    check("n", Ok(false));
+    check("", Ok(false));
+    check("not n", Ok(false));
+}
+
+#[test]
+fn joined_comparisons() {
+    check("n == 10 and yes == true", Ok(true));
+    check("n == 10 and yes == false", Ok(false));
+    check("n == 1 or yes == true", Ok(true));
+    check("n == 10 or n == 1 and n == 2", Ok(true));
+    check("(n == 10 or n == 1) and n == 2", Ok(false));
+    check("not n == 1", Ok(true));
+    check("not (n == 10 and yes == true)", Ok(false));
+    check("not(n == 1)and(yes == true)", Ok(true));
+    check("n == 10\n  and yes == true", Ok(true));
+    check("((n == 10))", Ok(true));
+    check("not not n == 10", Ok(true));
+}
+
+#[test]
+fn words_and_brackets_inside_a_text() {
+    check("tom == tom and jerry", Ok(true));
+    check("tom == tom and jerry or n == 1", Ok(true));
+    check("tom == tom and jerry and n == 1", Ok(false));
+    check("(tom == tom and jerry) and n == 10", Ok(true));
+    check("tom == \"tom and n == 10\"", Ok(false));
+    check("smile == fine :)", Ok(true));
+    check("call == f(x)", Ok(true));
+    check("(call == f(x) and n == 10)", Ok(true));
+    check("not.n == 1", Ok(true));
+}
+
+#[test]
+fn what_cannot_be_read() {
+    check("(n == 1", Err("a bracket is not closed"));
+    check("== 1", Err("a comparison has no path on its left"));
+    check("(n) == 1", Err("a bracket is not closed"));
+    check("(n == 1) x", Err("`x` is left over"));
+    check("(n == 1) and", Err("`and` is left over"));
+    check("(n == 1) and ", Err("it ends where a comparison should be"));
+    check(
+        "(n == 1) or (n)",
+        Err("`n)` is no comparison: it has no operator"),
+    );
+    let deep = format!("{}n == 1", "(".repeat(1_000));
+    check(&deep, Err("it nests deeper than 64 levels"));
+}

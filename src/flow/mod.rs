@@ -1,0 +1,133 @@
+//! The pure flow machine: compiled graphs in, commands out. No I/O, no clock, no ids, no client library.
+//!
+//! A pack's flows are compiled once into a [`Program`]. A turn makes a [`Run`], fresh or from the [`Snapshot`] of a
+//! parked one, and calls [`advance`] with events until it is [`Step::Suspended`] or [`Step::Finished`]; in between the
+//! machine may [`Step::Ask`] for what it cannot know.
+
+mod compile;
+mod condition;
+mod draft;
+mod ending;
+mod error;
+mod findings;
+mod frame;
+mod graph;
+mod limits;
+mod machine;
+mod mustache;
+mod nodes;
+mod nodes_run;
+mod path;
+mod payload;
+mod reach;
+mod room;
+mod routing;
+mod run;
+mod scope;
+mod snapshot;
+mod template;
+mod visit;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::model::{FlowId, NodeId};
+
+pub use error::{FlowError, Place};
+pub use graph::{Flow, Program};
+pub use limits::Limits;
+pub use run::{Run, advance};
+pub use snapshot::{Snapshot, Timeout};
+
+/// What every step of a run may look at and no step changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The flows of the pack.
+    pub program: &'a Program,
+    /// The variables granted to the pack: the template root `env`.
+    pub env: &'a BTreeMap<String, String>,
+    /// The time of this step: the template root `now`.
+    pub now: OffsetDateTime,
+}
+
+/// What happens to a run.
+#[derive(Debug)]
+pub enum Event {
+    /// A fresh run begins, or a parked one goes on, with the payload of the activity.
+    Activity(Value),
+    /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
+    State(Option<Value>),
+}
+
+/// How far a run came.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is taken apart at once"
+)]
+pub enum Step {
+    /// It needs an answer; give it to [`advance`] as an event, with the run.
+    Ask(Box<Run>, Ask),
+    /// It waits for the next activity of its conversation.
+    Suspended(Wait, Effects),
+    /// It is over.
+    Finished(Effects),
+}
+
+/// What a run asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The user's state under this key of this flow; asked at most once a turn for each.
+    State {
+        /// The flow that owns the state.
+        flow: FlowId,
+        /// The key, any text.
+        key: String,
+    },
+}
+
+/// A run that waits.
+#[derive(Debug)]
+pub struct Wait {
+    /// Everything that is needed to go on.
+    pub snapshot: Snapshot,
+    /// The flow it waits in; after a `flow.goto` another one than it started in.
+    pub flow: FlowId,
+    /// The node it goes on with.
+    pub node: NodeId,
+    /// Why, as the flow says it.
+    pub reason: Option<String>,
+}
+
+/// What a run did so far, to be carried out by whoever drives it.
+#[derive(Debug, Default, PartialEq)]
+pub struct Effects {
+    /// Messages to the user, in order.
+    pub replies: Vec<Reply>,
+    /// State to write: the last value of each key.
+    pub state: Vec<StateWrite>,
+    /// What `emit.log` nodes said, for the log only.
+    pub logs: Vec<Value>,
+}
+
+/// One message to the user, as the flow emitted it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// The flow that spoke.
+    pub flow: FlowId,
+    /// The payload, rendered.
+    pub payload: Value,
+}
+
+/// One write to the user's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateWrite {
+    /// The flow that owns it.
+    pub flow: FlowId,
+    /// The key, any text.
+    pub key: String,
+    /// The new value.
+    pub value: Value,
+}

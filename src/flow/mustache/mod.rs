@@ -1,0 +1,232 @@
+//! Templates of more than one path: text with paths in it, which is filled in here, and everything else that Handlebars
+//! knows, which is compiled once and run by it. A template is looked through when it is compiled, so that an unknown
+//! name is found then, and so that a run needs to copy only what the template may look at.
+
+mod survey;
+
+use std::sync::LazyLock;
+
+use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
+use handlebars::{
+    Context, Handlebars, JsonRender, Output, Path, PathSeg, RenderContext, Renderable, Template,
+    TemplateError, TemplateErrorReason,
+};
+use serde_json::Value;
+
+use survey::{MAX_NESTING, nesting, survey};
+
+use crate::flow::path::{NameInArray, Reference, Uses};
+use crate::flow::room::{Excess, MAX_DEPTH, Room};
+use crate::flow::scope::Scope;
+
+/// The one set of helpers, Handlebars' own. Values go into texts as they are: what is written is no HTML.
+static HELPERS: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+    let mut registry = Handlebars::new();
+    registry.register_escape_fn(handlebars::no_escape);
+    registry
+});
+
+/// A compiled template of more than one path.
+#[derive(Debug)]
+pub(in crate::flow) enum Mustache {
+    /// Text with paths in it.
+    Pieces(Vec<Piece>),
+    /// Anything else, and what it may look at.
+    Handlebars(Box<Template>, Uses),
+}
+
+/// A part of a text with paths in it.
+#[derive(Debug)]
+pub(in crate::flow) enum Piece {
+    /// Itself.
+    Text(String),
+    /// What is there, as text.
+    Place(Reference),
+}
+
+/// Why a template cannot be rendered.
+#[derive(Debug)]
+pub(in crate::flow) enum Unrenderable {
+    /// It asks for something that cannot be.
+    Reason(String),
+    /// The turn's templates produce too much.
+    TooMuch,
+}
+
+impl From<Excess> for Unrenderable {
+    fn from(excess: Excess) -> Self {
+        match excess {
+            Excess::Bytes => Self::TooMuch,
+            Excess::Depth => {
+                Self::Reason(format!("its value nests deeper than {MAX_DEPTH} levels"))
+            }
+        }
+    }
+}
+
+impl From<NameInArray> for Unrenderable {
+    fn from(NameInArray(name): NameInArray) -> Self {
+        Self::Reason(format!(
+            "`{name}` is looked up in an array, which has positions only"
+        ))
+    }
+}
+
+impl Mustache {
+    /// Compiles a template. The error says what is wrong with it.
+    pub(in crate::flow) fn compile(source: &str) -> Result<Self, String> {
+        if nesting(source) > MAX_NESTING {
+            return Err(format!("it nests deeper than {MAX_NESTING} levels"));
+        }
+        let template = Template::compile(source).map_err(|error| fault(&error))?;
+        if let Some(pieces) = pieces(&template) {
+            return Ok(Self::Pieces(pieces));
+        }
+        let uses = survey(&template)?;
+        Ok(Self::Handlebars(Box::new(template), uses))
+    }
+
+    /// What it may look at.
+    pub(in crate::flow) fn uses(&self) -> Uses {
+        match self {
+            Self::Handlebars(_, uses) => uses.clone(),
+            Self::Pieces(pieces) => {
+                let mut uses = Uses::default();
+                for piece in pieces {
+                    if let Piece::Place(place) = piece {
+                        uses.note(place);
+                    }
+                }
+                uses
+            }
+        }
+    }
+
+    /// Renders it into a text.
+    pub(in crate::flow) fn render(
+        &self,
+        scope: &Scope<'_>,
+        room: &mut Room,
+    ) -> Result<String, Unrenderable> {
+        match self {
+            Self::Pieces(pieces) => {
+                let mut text = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(fixed) => text.push_str(fixed),
+                        Piece::Place(place) => {
+                            if let Some(value) = scope.find(place)? {
+                                room.take_value(&value)?;
+                                append(&mut text, &value);
+                            }
+                        }
+                    }
+                }
+                room.take(text.len())?;
+                Ok(text)
+            }
+            Self::Handlebars(template, uses) => run(template, scope.extract(uses), room),
+        }
+    }
+}
+
+fn append(text: &mut String, value: &Value) {
+    match value.as_str() {
+        Some(value) => text.push_str(value),
+        None => text.push_str(&value.render()),
+    }
+}
+
+fn run(template: &Template, data: Value, room: &mut Room) -> Result<String, Unrenderable> {
+    struct Bounded<'r> {
+        text: String,
+        room: &'r mut Room,
+        excess: Option<Excess>,
+    }
+    impl Output for Bounded<'_> {
+        fn write(&mut self, piece: &str) -> std::io::Result<()> {
+            if let Err(excess) = self.room.take(piece.len()) {
+                self.excess = Some(excess);
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
+            self.text.push_str(piece);
+            Ok(())
+        }
+    }
+    room.take_value(&data)?;
+    let data = Context::from(data);
+    let mut output = Bounded {
+        text: String::new(),
+        room,
+        excess: None,
+    };
+    let rendered = template.render(&HELPERS, &data, &mut RenderContext::new(None), &mut output);
+    match (rendered, output.excess) {
+        (Ok(()), _) => Ok(output.text),
+        (Err(_), Some(excess)) => Err(excess.into()),
+        (Err(error), None) => Err(Unrenderable::Reason(error.reason().to_string())),
+    }
+}
+
+/// The template as text with paths in it, if it is no more than that.
+fn pieces(template: &Template) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::with_capacity(template.elements.len());
+    for element in &template.elements {
+        if let TemplateElement::RawString(text) = element {
+            pieces.push(Piece::Text(text.clone()));
+        } else if let Some(call) = call_in(element) {
+            pieces.push(Piece::Place(plain_place(call)?));
+        } else if !matches!(element, TemplateElement::Comment(_)) {
+            return None;
+        }
+    }
+    Some(pieces)
+}
+
+/// What stands between mustaches, if it is an expression or a block.
+fn call_in(element: &TemplateElement) -> Option<&HelperTemplate> {
+    if let TemplateElement::Expression(call)
+    | TemplateElement::HtmlExpression(call)
+    | TemplateElement::HelperBlock(call) = element
+    {
+        Some(call)
+    } else {
+        None
+    }
+}
+
+fn plain_place(call: &HelperTemplate) -> Option<Reference> {
+    let plain = !call.block && call.params.is_empty() && call.hash.is_empty();
+    let Parameter::Path(Path::Relative((segs, _))) = &call.name else {
+        return None;
+    };
+    let names: Option<Vec<&str>> = segs.iter().map(name_of).collect();
+    match Reference::from_names(names.filter(|_| plain)?) {
+        place @ Reference::At(..) => Some(place),
+        Reference::Everything | Reference::Nowhere => None,
+    }
+}
+
+fn name_of(seg: &PathSeg) -> Option<&str> {
+    if let PathSeg::Named(name) = seg {
+        Some(name)
+    } else {
+        None
+    }
+}
+
+/// What is wrong with a source, without the parser's own words for its grammar.
+fn fault(error: &TemplateError) -> String {
+    match (error.reason(), error.pos()) {
+        (TemplateErrorReason::InvalidSyntax(_), Some((1, column))) => {
+            format!("it cannot be read at column {column}")
+        }
+        (TemplateErrorReason::InvalidSyntax(_), Some((line, column))) => {
+            format!("it cannot be read at line {line}, column {column}")
+        }
+        (reason, _) => reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

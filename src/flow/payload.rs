@@ -1,0 +1,194 @@
+//! The turn's payload as flows look at it: its alias `input`, what was submitted with it, and the metadata that
+//! conditions see as `response`. Payloads come in two shapes, the message itself or `{"input": message}`; everything
+//! that knows of the two is here.
+
+use serde_json::{Map, Value};
+
+use super::path::{NameInArray, Seg, walk};
+
+/// Marks a submit that a provider vouches for; it is no field that a person filled in.
+const SUBMIT_MARKER: &str = "greentic_submit";
+
+/// The message inside the payload.
+fn message(entry: &Value) -> &Value {
+    entry
+        .get("input")
+        .filter(|v| v.is_object())
+        .unwrap_or(entry)
+}
+
+/// The metadata of the message, where a submit carries its button and fields.
+pub(super) fn metadata(entry: &Value) -> Option<&Value> {
+    entry
+        .pointer("/input/metadata")
+        .or_else(|| entry.get("metadata"))
+}
+
+/// The text of the message.
+pub(super) fn text(entry: &Value) -> Option<&Value> {
+    let wrapped = entry.get("input").unwrap_or(entry);
+    wrapped
+        .get("text")
+        .or_else(|| entry.get("text"))
+        .filter(|text| !text.is_null())
+}
+
+/// One submitted field: of the message first, then of its metadata. Its text, metadata and button are no fields.
+fn submitted_field<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
+    let of_message = (name != "metadata" && name != "text")
+        .then(|| message(entry).get(name))
+        .flatten();
+    let of_metadata = || {
+        (name != "action" && name != SUBMIT_MARKER)
+            .then(|| metadata(entry)?.as_object()?.get(name))
+            .flatten()
+    };
+    of_message.or_else(of_metadata)
+}
+
+/// All submitted fields.
+pub(super) fn submitted_fields(entry: &Value) -> Map<String, Value> {
+    let sources = [metadata(entry), Some(message(entry))];
+    let names = sources
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
+        .flat_map(Map::keys);
+    names
+        .filter_map(|name| Some((name.clone(), submitted_field(entry, name)?.clone())))
+        .collect()
+}
+
+/// A place in the payload as conditions see it: with its alias `input`, without submitted fields at its root.
+pub(super) fn aliased<'a>(
+    entry: &'a Value,
+    segs: &[Seg],
+) -> Result<Option<&'a Value>, NameInArray> {
+    match segs {
+        [first, rest @ ..] if first.key() == Some("input") && entry.get("input").is_none() => {
+            if entry.is_object() {
+                walk(entry, rest)
+            } else {
+                Ok(None)
+            }
+        }
+        segs => walk(entry, segs),
+    }
+}
+
+/// A place in the payload as templates see it: with its alias, and with the submitted fields beside its own.
+pub(super) fn merged<'a>(entry: &'a Value, segs: &[Seg]) -> Result<Option<&'a Value>, NameInArray> {
+    if let ([first, rest @ ..], Value::Object(own)) = (segs, entry)
+        && let Some(name) = first.key()
+        && name != "input"
+        && !own.contains_key(name)
+    {
+        return match submitted_field(entry, name) {
+            Some(field) => walk(field, rest),
+            None => Ok(None),
+        };
+    }
+    aliased(entry, segs)
+}
+
+/// The whole payload with its alias.
+pub(super) fn whole_aliased(entry: &Value) -> Value {
+    let mut whole = entry.clone();
+    if let Value::Object(map) = &mut whole
+        && !map.contains_key("input")
+    {
+        map.insert("input".to_owned(), entry.clone());
+    }
+    whole
+}
+
+/// The whole payload as templates see it.
+pub(super) fn whole_merged(entry: &Value) -> Value {
+    if entry.is_null() {
+        return Value::Object(Map::new());
+    }
+    let mut whole = whole_aliased(entry);
+    if let Value::Object(map) = &mut whole {
+        for (name, value) in submitted_fields(entry) {
+            map.entry(name).or_insert(value);
+        }
+    }
+    whole
+}
+
+/// Whether a button was pressed.
+pub(super) fn has_action(entry: &Value) -> bool {
+    match metadata(entry).and_then(|m| m.get("action")) {
+        Some(Value::String(action)) => !action.trim().is_empty(),
+        other => other.is_some(),
+    }
+}
+
+/// Takes the button out of the payload: it has done its work, and must not press a button of a later card too.
+pub(super) fn consume_action(entry: &mut Value) {
+    for pointer in ["/input/metadata", "/metadata"] {
+        if let Some(Value::Object(metadata)) = entry.pointer_mut(pointer) {
+            metadata.remove("action");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(entry: &Value, name: &str, expected: Value) {
+        let segs: Vec<Seg> = name.split('.').map(|n| Seg::Key(n.into())).collect();
+        let borrowed = merged(entry, &segs).unwrap().cloned();
+        let whole = whole_merged(entry);
+        assert_eq!(borrowed.as_ref(), walk(&whole, &segs).unwrap(), "{name}");
+        assert_eq!(borrowed.unwrap_or(json!("missing")), expected, "{name}");
+    }
+
+    #[test]
+    fn a_bare_message_is_its_own_input_and_shows_what_was_submitted() {
+        let entry = json!({"text": "hi", "from": {"id": "u"},
+            "metadata": {"action": "go", "greentic_submit": "true", "qty": 2, "from": "m", "text": "t"}});
+        check(&entry, "text", json!("hi"));
+        check(&entry, "input.text", json!("hi"));
+        check(&entry, "qty", json!(2));
+        check(&entry, "input.qty", json!("missing"));
+        check(&entry, "from", json!({"id": "u"}));
+        check(&entry, "action", json!("missing"));
+        check(&entry, "greentic_submit", json!("missing"));
+        check(&entry, "metadata.action", json!("go"));
+        check(&entry, "input.metadata.qty", json!(2));
+    }
+
+    #[test]
+    fn a_wrapped_message_shows_its_fields_before_its_metadata() {
+        let entry = json!({"tenant": "t", "metadata": {"low": 1},
+            "input": {"text": "hi", "a": 1, "tenant": "x", "metadata": {"a": 2, "b": 3, "text": "m"}}});
+        check(&entry, "a", json!(1));
+        check(&entry, "b", json!(3));
+        check(&entry, "tenant", json!("t"));
+        check(&entry, "text", json!("m"));
+        check(&entry, "low", json!("missing"));
+        check(&entry, "metadata.low", json!(1));
+        check(&json!("plain"), "input", json!("missing"));
+        assert_eq!(whole_merged(&json!("plain")), json!("plain"));
+        assert_eq!(whole_merged(&Value::Null), json!({}));
+    }
+
+    #[test]
+    fn the_button_is_consumed_in_both_shapes() {
+        let mut entry =
+            json!({"metadata": {"action": "a", "k": 1}, "input": {"metadata": {"action": " b "}}});
+        assert!(has_action(&entry));
+        consume_action(&mut entry);
+        assert_eq!(
+            entry,
+            json!({"metadata": {"k": 1}, "input": {"metadata": {}}})
+        );
+        assert!(!has_action(&entry));
+        assert!(!has_action(&json!({"metadata": {"action": " "}})));
+    }
+}

@@ -1,0 +1,301 @@
+//! Where a run goes after a node.
+
+use std::collections::BTreeMap;
+
+use greentic_types::Routing as Source;
+use serde_json::Value;
+
+use super::condition::{Condition, Sight};
+use super::findings::Findings;
+use super::graph::NodeIx;
+use super::payload;
+use super::scope::Scope;
+
+/// Ways in which a node that went well may have ended, most usual first.
+const GOOD_EVENTS: [&str; 3] = ["on_success", "on_complete", "on_submit"];
+
+/// The compiled routing of a node.
+#[derive(Debug)]
+pub(super) enum Routing {
+    /// Always this node.
+    To(NodeIx),
+    /// The flow is over.
+    End,
+    /// By the status of the output.
+    Branch {
+        /// The node for each status.
+        on_status: BTreeMap<String, NodeIx>,
+        /// The node for any other.
+        default: Option<NodeIx>,
+    },
+    /// The first route that is open.
+    Routes {
+        /// In order.
+        routes: Vec<Route>,
+        /// Whether the node waits for another message when none is open.
+        waits: bool,
+        /// How the node ends when it goes well.
+        event: &'static str,
+    },
+}
+
+/// One of several routes.
+#[derive(Debug)]
+pub(super) struct Route {
+    when: When,
+    status: Option<String>,
+    to: Option<Target>,
+}
+
+#[derive(Debug)]
+enum When {
+    Always,
+    /// A message came that pressed no button of this node.
+    Message,
+    Holds(Condition),
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Node(NodeIx),
+    End,
+}
+
+/// Where a run goes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To this node.
+    To(NodeIx),
+    /// Nowhere: the flow is over.
+    End,
+    /// Nowhere yet: the node waits for another message.
+    Stay,
+}
+
+impl Routing {
+    /// Compiles a routing. `node` finds a node of the flow by its id.
+    pub(super) fn compile(
+        source: &Source,
+        node: impl Fn(&str) -> Option<NodeIx>,
+        findings: &mut Findings,
+    ) -> Self {
+        let find = |id: &str, findings: &mut Findings| {
+            let found = node(id);
+            if found.is_none() {
+                let error = format!("its routing leads to `{id}`, which the flow lacks");
+                findings.error(error, "add the node or correct the name");
+            }
+            found
+        };
+        match source {
+            Source::End | Source::Reply => Self::End,
+            Source::Next { node_id } => {
+                find(node_id.as_str(), findings).map_or(Self::End, Self::To)
+            }
+            Source::Branch { on_status, default } => Self::Branch {
+                on_status: on_status
+                    .iter()
+                    .filter_map(|(status, id)| Some((status.clone(), find(id.as_str(), findings)?)))
+                    .collect(),
+                default: default.as_ref().and_then(|id| find(id.as_str(), findings)),
+            },
+            Source::Custom(Value::Array(entries)) => {
+                // `out` is the end by convention, unless the flow has a node of that name.
+                let target = |id: &str, findings: &mut Findings| match id {
+                    "out" if node(id).is_none() => Some(Target::End),
+                    id => find(id, findings).map(Target::Node),
+                };
+                Self::compile_routes(entries, target, findings)
+            }
+            Source::Custom(_) => {
+                let warning = "its custom routing is no list, so the flow ends here";
+                findings.warn(warning, "write a list of routes, or `end`");
+                Self::End
+            }
+        }
+    }
+
+    fn compile_routes(
+        entries: &[Value],
+        find: impl Fn(&str, &mut Findings) -> Option<Target>,
+        findings: &mut Findings,
+    ) -> Self {
+        let mut routes: Vec<Route> = Vec::with_capacity(entries.len());
+        for (at, entry) in entries.iter().enumerate() {
+            if routes.last().is_some_and(Route::is_always_open) {
+                let warning = format!("route {at} is never taken: the one before it always is");
+                findings.warn(warning, "put the route without a condition last");
+            }
+            let route = Route::compile(entry, &find, findings);
+            if route.to.is_none() && matches!(route.when, When::Always) {
+                let warning = format!("route {at} is ignored: it leads nowhere");
+                findings.warn(warning, "give it `to`, `out: true` or `reply: true`");
+                continue;
+            }
+            routes.push(route);
+        }
+        let asked: Vec<_> = routes.iter().flat_map(Route::events).collect();
+        let event = GOOD_EVENTS.into_iter().find(|event| asked.contains(event));
+        Self::Routes {
+            waits: routes
+                .iter()
+                .any(|route| !matches!(route.when, When::Always)),
+            event: event.unwrap_or(GOOD_EVENTS[0]),
+            routes,
+        }
+    }
+
+    /// Every node that it may lead to.
+    pub(super) fn targets(&self) -> Vec<NodeIx> {
+        match self {
+            Self::To(node) => vec![*node],
+            Self::End => Vec::new(),
+            Self::Branch { on_status, default } => {
+                on_status.values().chain(default).copied().collect()
+            }
+            Self::Routes { routes, .. } => {
+                let nodes = routes.iter().filter_map(|route| match route.to {
+                    Some(Target::Node(node)) => Some(node),
+                    Some(Target::End) | None => None,
+                });
+                nodes.collect()
+            }
+        }
+    }
+
+    /// Whether the node may wait for another message.
+    pub(super) fn may_stay(&self) -> bool {
+        match self {
+            Self::Routes { routes, waits, .. } => {
+                *waits && !routes.iter().any(Route::is_always_open)
+            }
+            Self::To(_) | Self::End | Self::Branch { .. } => false,
+        }
+    }
+
+    /// Whether the flow may end here.
+    pub(super) fn may_end(&self) -> bool {
+        match self {
+            Self::To(_) => false,
+            Self::End => true,
+            Self::Branch { default, .. } => default.is_none(),
+            Self::Routes { routes, waits, .. } => {
+                let ends = |route: &Route| route.to == Some(Target::End);
+                routes.iter().any(ends) || !(*waits || routes.iter().any(Route::is_always_open))
+            }
+        }
+    }
+
+    /// Where to go now. `scope` has the node's own output as `prev`; `resumed` tells that the message came to this node.
+    pub(super) fn next(&self, scope: &Scope<'_>, output: &Value, resumed: bool) -> Next {
+        match self {
+            Self::To(node) => Next::To(*node),
+            Self::End => Next::End,
+            Self::Branch { on_status, default } => {
+                let of_status = status(output).and_then(|status| on_status.get(&status));
+                of_status
+                    .or(default.as_ref())
+                    .map_or(Next::End, |node| Next::To(*node))
+            }
+            Self::Routes {
+                routes,
+                waits,
+                event,
+            } => {
+                let sight = Sight {
+                    scope,
+                    output,
+                    event,
+                };
+                let open = routes.iter().filter(|route| route.is_open(&sight, resumed));
+                match open.filter_map(|route| route.to).next() {
+                    Some(Target::Node(node)) => Next::To(node),
+                    Some(Target::End) => Next::End,
+                    None if *waits => Next::Stay,
+                    None => Next::End,
+                }
+            }
+        }
+    }
+}
+
+impl Route {
+    fn compile(
+        entry: &Value,
+        find: impl Fn(&str, &mut Findings) -> Option<Target>,
+        findings: &mut Findings,
+    ) -> Self {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str);
+        let is_set = |name: &str| entry.get(name).and_then(Value::as_bool) == Some(true);
+        let to = match text("to").or_else(|| text("next")) {
+            Some(id) => find(id, findings),
+            None => (is_set("out") || is_set("reply")).then_some(Target::End),
+        };
+        let when = match text("condition") {
+            _ if is_set("on_message") => When::Message,
+            Some(source) => When::Holds(compile_condition(source, findings)),
+            None => When::Always,
+        };
+        Self {
+            when,
+            status: text("status").map(str::to_owned),
+            to,
+        }
+    }
+
+    fn is_always_open(&self) -> bool {
+        matches!(self.when, When::Always) && self.status.is_none() && self.to.is_some()
+    }
+
+    fn is_open(&self, sight: &Sight<'_>, resumed: bool) -> bool {
+        let holds = match &self.when {
+            When::Always => true,
+            When::Message => resumed && !payload::has_action(sight.scope.entry),
+            When::Holds(condition) => condition.holds(sight),
+        };
+        let wanted = self.status.as_deref();
+        holds && wanted.is_none_or(|wanted| status(sight.output).is_some_and(|is| is == wanted))
+    }
+
+    fn events(&self) -> Vec<&str> {
+        match &self.when {
+            When::Holds(condition) => condition
+                .comparisons()
+                .into_iter()
+                .filter_map(|c| c.event())
+                .collect(),
+            When::Always | When::Message => Vec::new(),
+        }
+    }
+}
+
+fn compile_condition(source: &str, findings: &mut Findings) -> Condition {
+    match Condition::compile(source) {
+        Ok(condition) => {
+            findings.uses.extend(&condition.uses());
+            let doubt = condition.doubt();
+            if let Some((doubt, remedy)) = doubt {
+                findings.warn(format!("condition `{source}`: {doubt}"), remedy);
+            }
+            condition
+        }
+        Err(fault) => {
+            findings.error(
+                format!("condition `{source}` is not valid: {fault}"),
+                "write `path == \"text\"`, joined with `and`, `or`, `not` and brackets",
+            );
+            Condition::Never
+        }
+    }
+}
+
+/// The status that an output reports.
+fn status(output: &Value) -> Option<String> {
+    match output.get("status")? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}

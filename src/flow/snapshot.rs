@@ -1,0 +1,157 @@
+//! A parked run as it is stored: no more than a resumed run can still see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::error::FlowError;
+use super::frame::Frame;
+use super::graph::{FlowIx, NodeIx, Program};
+use super::nodes::Kind;
+use crate::model::{FlowId, NodeId};
+
+/// The form that is written. A run parked in another one is not guessed at.
+const VERSION: u8 = 1;
+
+/// A parked run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    v: u8,
+    flow: FlowId,
+    node: NodeId,
+    /// It waits at this node itself, for a message that opens one of its routes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    awaiting: bool,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    prev: Option<Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    vars: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout: Option<Timeout>,
+}
+
+/// How long a run waits at the most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeout {
+    /// How long.
+    pub after: Duration,
+    /// The node that it goes on with then; without one, the wait is just over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<NodeId>,
+}
+
+/// A null that was stored is not the same as nothing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+impl Snapshot {
+    /// Takes what a run must keep that waits at the frame's node and goes on with `next`. `before` is what was `prev`
+    /// when a node that runs again ran.
+    pub(super) fn take(program: &Program, frame: Frame, next: NodeIx, before: &Arc<Value>) -> Self {
+        let flow = &program.flows[frame.flow];
+        let node = &flow.nodes[frame.node];
+        let needs = &node.needs;
+        let (awaiting, prev, timeout) = match &node.kind {
+            Kind::Wait(wait) => (false, &frame.prev, wait.timeout),
+            Kind::Emit(_)
+            | Kind::Call(_)
+            | Kind::Goto(_)
+            | Kind::StateGet(_)
+            | Kind::StateSet(_)
+            | Kind::VarSet(_) => (true, before, None),
+        };
+        let outputs = frame
+            .outputs
+            .into_iter()
+            .filter(|(name, _)| needs.outputs.contain(name));
+        let vars = frame
+            .vars
+            .into_iter()
+            .filter(|(name, _)| needs.vars.contain(name));
+        Self {
+            v: VERSION,
+            flow: flow.id.clone(),
+            node: flow.nodes[next].id.clone(),
+            awaiting,
+            prev: needs.prev.then(|| (**prev).clone()),
+            nodes: outputs
+                .map(|(name, output)| (name.to_string(), Arc::unwrap_or_clone(output)))
+                .collect(),
+            vars: vars.collect(),
+            timeout: timeout.map(|(after, then)| Timeout {
+                after,
+                then: then.map(|node| flow.nodes[node].id.clone()),
+            }),
+        }
+    }
+
+    /// The flow that it waits in.
+    pub fn flow(&self) -> &FlowId {
+        &self.flow
+    }
+
+    /// The node that it goes on with.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// How long it waits at the most, where the flow says so.
+    pub fn timeout(&self) -> Option<&Timeout> {
+        self.timeout.as_ref()
+    }
+
+    /// The run again, with the payload of the message that it waited for.
+    pub(super) fn restore(self, program: &Program, payload: Value) -> Result<Frame, FlowError> {
+        let (flow, node) = self.find(program)?;
+        let definition = &program.flows[flow];
+        let mut frame = Frame::new(flow, node, payload, self.vars);
+        frame.resumed = self.awaiting;
+        if let Some(prev) = self.prev {
+            frame.prev = Arc::new(prev);
+        }
+        let outputs = self.nodes.into_iter().map(|(name, output)| {
+            let known = definition
+                .node_named(&name)
+                .map(|ix| &definition.nodes[ix].name);
+            (
+                known.cloned().unwrap_or_else(|| name.into()),
+                Arc::new(output),
+            )
+        });
+        frame.outputs = outputs.collect();
+        Ok(frame)
+    }
+
+    fn find(&self, program: &Program) -> Result<(FlowIx, NodeIx), FlowError> {
+        let unreadable = |reason| Err(FlowError::SnapshotUnreadable { reason });
+        if self.v != VERSION {
+            return unreadable(format!(
+                "it was parked in form {}, and this worker reads form {VERSION}",
+                self.v
+            ));
+        }
+        let Some(&flow) = program.by_id.get(&self.flow) else {
+            return unreadable(format!(
+                "it waits in flow {}, which the pack lacks",
+                self.flow
+            ));
+        };
+        let Some(&node) = program.flows[flow].by_id.get(&self.node) else {
+            let (flow, node) = (&self.flow, &self.node);
+            return unreadable(format!(
+                "it waits in flow {flow}, node {node}, which the flow lacks"
+            ));
+        };
+        Ok((flow, node))
+    }
+}

@@ -1,0 +1,219 @@
+//! Mappings: JSON in which every string may be a template. They are compiled once, when the flow is loaded; what a
+//! template renders to is data and is never rendered again.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::findings::Findings;
+use super::mustache::{Mustache, Unrenderable};
+use super::path::{Reference, Root};
+use super::room::{Excess, Room};
+use super::scope::Scope;
+
+/// A template that could not be rendered.
+#[derive(Debug)]
+pub(super) struct RenderFailure {
+    /// The template.
+    pub(super) template: String,
+    /// Why.
+    pub(super) cause: Unrenderable,
+}
+
+/// A mapping that goes deeper by itself than a value may.
+impl From<Excess> for RenderFailure {
+    fn from(excess: Excess) -> Self {
+        Self {
+            template: "…".to_owned(),
+            cause: excess.into(),
+        }
+    }
+}
+
+/// Whether a string that starts with `/` is a JSON pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pointers {
+    /// It is one, if its first name is a root. So in `var.set` and `vars_out`.
+    Followed,
+    /// It is a text like any other. So everywhere else.
+    Literal,
+}
+
+/// A compiled mapping.
+#[derive(Debug)]
+pub(super) enum Mapping {
+    /// No template in it.
+    Constant(Value),
+    /// One path: the value that is there, with its type, or an empty text.
+    One(Reference, Box<str>),
+    /// One JSON pointer: the value that must be there.
+    Pointer(Reference, Box<str>),
+    /// A text.
+    Text(Mustache, Box<str>),
+    /// An array with templates in it.
+    Array(Vec<Mapping>),
+    /// An object with templates in its values.
+    Object(Vec<(String, Mapping)>),
+}
+
+impl Mapping {
+    /// Compiles a mapping. What is wrong with it is added to the findings.
+    pub(super) fn compile(source: &Value, pointers: Pointers, findings: &mut Findings) -> Self {
+        let compiled = match source {
+            Value::String(text) => return Self::compile_text(text, pointers, findings),
+            Value::Array(items) => {
+                let items = items
+                    .iter()
+                    .map(|item| Self::compile(item, pointers, findings));
+                Self::Array(items.collect())
+            }
+            Value::Object(fields) => {
+                let field = |(name, value): (&String, &Value)| {
+                    (name.clone(), Self::compile(value, pointers, findings))
+                };
+                Self::Object(fields.iter().map(field).collect())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {
+                return Self::Constant(source.clone());
+            }
+        };
+        if compiled.is_constant() {
+            Self::Constant(source.clone())
+        } else {
+            compiled
+        }
+    }
+
+    fn is_constant(&self) -> bool {
+        match self {
+            Self::Constant(_) => true,
+            Self::One(..) | Self::Pointer(..) | Self::Text(..) => false,
+            Self::Array(items) => items.iter().all(Self::is_constant),
+            Self::Object(fields) => fields.iter().all(|(_, value)| value.is_constant()),
+        }
+    }
+
+    fn compile_text(text: &str, pointers: Pointers, findings: &mut Findings) -> Self {
+        let literal = || Self::Constant(Value::String(text.to_owned()));
+        if !text.contains("{{") {
+            let pointer = (pointers == Pointers::Followed).then(|| Reference::from_pointer(text));
+            let Some(reference) = pointer.flatten() else {
+                return literal();
+            };
+            findings.uses.note(&reference);
+            return Self::Pointer(reference, text.into());
+        }
+        if let Some(reference) = single_expression(text).and_then(Reference::from_expression) {
+            if reference == Reference::Nowhere {
+                findings.warn(
+                    format!(
+                        "template `{}` always renders to an empty text",
+                        excerpt(text)
+                    ),
+                    format!("begin its path with one of {}", Root::names()),
+                );
+            }
+            findings.uses.note(&reference);
+            return Self::One(reference, text.into());
+        }
+        match Mustache::compile(text) {
+            Ok(mustache) => {
+                findings.uses.extend(&mustache.uses());
+                Self::Text(mustache, text.into())
+            }
+            Err(fault) => {
+                findings.error(
+                    format!("template `{}` is not valid: {fault}", excerpt(text)),
+                    "mend it; beside other text, a position in an array is written `list.[0]`",
+                );
+                literal()
+            }
+        }
+    }
+
+    /// The text, if it is one without a template.
+    pub(super) fn as_literal(&self) -> Option<&str> {
+        if let Self::Constant(value) = self {
+            value.as_str()
+        } else {
+            None
+        }
+    }
+
+    /// Renders it.
+    pub(super) fn render(
+        &self,
+        scope: &Scope<'_>,
+        room: &mut Room,
+    ) -> Result<Value, RenderFailure> {
+        let failed = |template: &str, cause| RenderFailure {
+            template: excerpt(template),
+            cause,
+        };
+        match self {
+            Self::Constant(value) => match room.take_value(value) {
+                Ok(()) => Ok(value.clone()),
+                Err(excess) => Err(failed(&value.to_string(), excess.into())),
+            },
+            Self::One(reference, source) => {
+                let found = scope.find(reference).unwrap_or_default();
+                let missing = || {
+                    tracing::debug!(template = %source, "nothing is there: rendered as an empty text");
+                    Cow::Owned(Value::String(String::new()))
+                };
+                owned(found.unwrap_or_else(missing), room).map_err(|cause| failed(source, cause))
+            }
+            Self::Pointer(reference, source) => {
+                let missing = || Unrenderable::Reason("nothing is there".to_owned());
+                let found = scope.find(reference).map_err(Unrenderable::from);
+                let found = found.and_then(|found| found.ok_or_else(missing));
+                found
+                    .and_then(|found| owned(found, room))
+                    .map_err(|cause| failed(source, cause))
+            }
+            Self::Text(mustache, source) => {
+                let text = mustache.render(scope, room);
+                text.map(Value::String)
+                    .map_err(|cause| failed(source, cause))
+            }
+            Self::Array(items) => room.inside(|room| {
+                let items = items.iter().map(|item| item.render(scope, room));
+                items.collect::<Result<_, _>>().map(Value::Array)
+            }),
+            Self::Object(fields) => room.inside(|room| {
+                let field = |(name, value): &(String, Self)| {
+                    value.render(scope, room).map(|value| (name.clone(), value))
+                };
+                fields
+                    .iter()
+                    .map(field)
+                    .collect::<Result<Map<_, _>, _>>()
+                    .map(Value::Object)
+            }),
+        }
+    }
+}
+
+fn owned(found: Cow<'_, Value>, room: &mut Room) -> Result<Value, Unrenderable> {
+    room.take_value(&found)?;
+    Ok(found.into_owned())
+}
+
+/// The inside of a text that is one mustache and nothing else, and no block, comment or partial.
+fn single_expression(text: &str) -> Option<&str> {
+    let trimmed = text.trim();
+    let is_mustache = trimmed.starts_with("{{") && trimmed.ends_with("}}");
+    let inner = trimmed.trim_start_matches('{').trim_end_matches('}').trim();
+    let is_single = !inner.contains("{{") && !inner.contains("}}");
+    let is_plain = !inner.is_empty() && !inner.starts_with(['#', '/', '>', '!', '^', '&', '@']);
+    (is_mustache && is_single && is_plain).then_some(inner)
+}
+
+/// As much of a template as a message should show.
+fn excerpt(template: &str) -> String {
+    const SHOWN: usize = 80;
+    match template.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &template[..at]),
+        None => template.to_owned(),
+    }
+}

@@ -1,0 +1,128 @@
+//! A node while it runs: what it sees, and what it may change right away.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::error::{FlowError, Place};
+use super::graph::{FlowIx, NodeIx, Program};
+use super::mustache::Unrenderable;
+use super::room::Room;
+use super::scope::Scope;
+use super::template::Mapping;
+use crate::model::FlowId;
+
+/// The user's state as a turn knows it: what it has read and what it has written.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    known: BTreeMap<(FlowIx, String), Option<Value>>,
+    /// Every write, in order; only the last one of a key counts.
+    written: Vec<(FlowIx, String)>,
+}
+
+impl Memory {
+    /// The value that is known of a key: `None` if nothing is.
+    pub(super) fn recall(&self, flow: FlowIx, key: &str) -> Option<&Option<Value>> {
+        self.known.get(&(flow, key.to_owned()))
+    }
+
+    /// Takes note of what is stored.
+    pub(super) fn learn(&mut self, flow: FlowIx, key: &str, stored: Option<Value>) {
+        self.known.insert((flow, key.to_owned()), stored);
+    }
+
+    fn write(&mut self, flow: FlowIx, key: &str, value: Value) {
+        let slot = (flow, key.to_owned());
+        self.written.push(slot.clone());
+        self.known.insert(slot, Some(value));
+    }
+
+    /// All that was written, the last value of each key.
+    pub(super) fn into_written(mut self) -> impl Iterator<Item = (FlowIx, String, Value)> {
+        self.written.into_iter().filter_map(move |slot| {
+            let value = self.known.remove(&slot)??;
+            Some((slot.0, slot.1, value))
+        })
+    }
+}
+
+/// A node while it runs.
+pub(super) struct Visit<'a> {
+    pub(super) program: &'a Program,
+    pub(super) at: (FlowIx, NodeIx),
+    pub(super) scope: Scope<'a>,
+    pub(super) room: &'a mut Room,
+    pub(super) memory: &'a mut Memory,
+}
+
+impl Visit<'_> {
+    /// Renders a mapping of the node.
+    pub(super) fn render(&mut self, mapping: &Mapping) -> Result<Value, FlowError> {
+        mapping.render(&self.scope, self.room).map_err(|failure| {
+            let (place, template) = (self.place(), failure.template);
+            match failure.cause {
+                Unrenderable::Reason(reason) => FlowError::Template {
+                    place,
+                    template,
+                    reason,
+                },
+                Unrenderable::TooMuch => {
+                    let limit = self.program.limits.rendered_bytes;
+                    FlowError::RenderedLimit {
+                        place,
+                        template,
+                        limit,
+                    }
+                }
+            }
+        })
+    }
+
+    /// The flow that is running.
+    pub(super) fn flow_ix(&self) -> FlowIx {
+        self.at.0
+    }
+
+    /// The flow with this name.
+    pub(super) fn flow(&self, name: &str) -> Result<FlowIx, FlowError> {
+        let found = FlowId::new(name)
+            .ok()
+            .and_then(|id| self.program.by_id.get(&id));
+        found.copied().ok_or_else(|| FlowError::NoSuchFlow {
+            place: self.place(),
+            flow: name.to_owned(),
+        })
+    }
+
+    /// The node of a flow with this name.
+    pub(super) fn node(&self, flow: FlowIx, name: &str) -> Result<NodeIx, FlowError> {
+        let flow = &self.program.flows[flow];
+        flow.node_named(name).ok_or_else(|| FlowError::NoSuchNode {
+            place: self.place(),
+            flow: flow.id.clone(),
+            node: name.to_owned(),
+        })
+    }
+
+    /// The state under a key of the running flow, if the turn knows it.
+    pub(super) fn remembered(&self, key: &str) -> Option<Option<Value>> {
+        self.memory.recall(self.at.0, key).cloned()
+    }
+
+    /// Writes state under a key of the running flow.
+    pub(super) fn remember(&mut self, key: &str, value: Value) {
+        self.memory.write(self.at.0, key, value);
+    }
+
+    /// The node cannot work with what its mapping rendered to.
+    pub(super) fn invalid(&self, reason: impl Into<String>) -> FlowError {
+        FlowError::Input {
+            place: self.place(),
+            reason: reason.into(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        self.program.place(self.at.0, self.at.1)
+    }
+}

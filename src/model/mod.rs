@@ -1,0 +1,26 @@
+//! The words of the product, as types. Everything else speaks in these.
+
+mod activity;
+mod decode;
+mod depth;
+mod ids;
+mod inbound;
+mod outbound;
+mod pack_ref;
+mod problem;
+mod secret;
+
+pub use activity::{Activity, FlowTarget, TraceContext};
+pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
+pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
+pub use ids::{
+    EnvId, FlowId, FlowKey, IdempotencyKey, InvalidPackId, NodeId, PackId, TeamId, TenantId,
+    UserId, storage_user_id,
+};
+pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
+pub use outbound::{Outbound, OutboundHeaders, apology_id, dead_letter_id, header};
+pub use pack_ref::{InvalidPackRef, PackRef};
+pub use problem::{Problem, Problems, Severity};
+pub use secret::Secret;
+
+pub use greentic_types::ReplyScope;

@@ -1,0 +1,127 @@
+//! Where a pack's archive is kept.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use semver::Version;
+
+/// A gtbind's `pack_ref`: where to find the archive. What it must be is said by the pack id alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PackRef {
+    /// `store://<name>@<version>`: in the pack store.
+    Store {
+        /// The pack's name: ASCII letters, digits, `.`, `_`, `-`.
+        name: String,
+        /// Its version.
+        version: Version,
+    },
+    /// `file://<path>`, or just a path: relative ones start at the folder of the gtbind.
+    File(PathBuf),
+}
+
+/// A text that is not a reference to a pack.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPackRef {
+    /// There is nothing.
+    #[error("it is empty")]
+    Empty,
+    /// A scheme that is not known.
+    #[error("`{0}://` is not a known place for packs")]
+    Scheme(String),
+    /// A store reference without a version.
+    #[error("the version is missing: expected `store://<name>@<version>`")]
+    NoVersion,
+    /// A store reference with a name that no file can have.
+    #[error(
+        "`{0}` is not a pack name: only letters, digits, `.`, `_` and `-` are, and no leading dot"
+    )]
+    Name(String),
+    /// A store reference with a version that is none.
+    #[error("`{version}` is not a version like 1.0.0: {reason}")]
+    Version {
+        /// What is there.
+        version: String,
+        /// Why it is none.
+        reason: String,
+    },
+}
+
+impl PackRef {
+    /// Reads a reference; a relative path in it starts at `base`.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, InvalidPackRef> {
+        let path = match text.split_once("://") {
+            Some(("store", rest)) => return Self::in_store(rest),
+            Some(("file", path)) => path,
+            Some((scheme, _)) => return Err(InvalidPackRef::Scheme(scheme.to_owned())),
+            None => text,
+        };
+        if path.is_empty() {
+            return Err(InvalidPackRef::Empty);
+        }
+        // Collecting the components drops `.` and doubled slashes, so that two spellings of a path compare equal.
+        Ok(Self::File(base.join(path).components().collect()))
+    }
+
+    fn in_store(rest: &str) -> Result<Self, InvalidPackRef> {
+        let (name, version) = rest.split_once('@').ok_or(InvalidPackRef::NoVersion)?;
+        let admitted = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.is_empty() || name.starts_with('.') || !name.bytes().all(admitted) {
+            return Err(InvalidPackRef::Name(name.to_owned()));
+        }
+        let parsed = Version::parse(version).map_err(|error| InvalidPackRef::Version {
+            version: version.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self::Store {
+            name: name.to_owned(),
+            version: parsed,
+        })
+    }
+}
+
+impl fmt::Display for PackRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store { name, version } => write!(f, "store://{name}@{version}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let read = PackRef::parse(text, Path::new("bindings"));
+        let read = read.map(|r| r.to_string()).map_err(|e| e.to_string());
+        match (&read, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(found), Err(part)) => assert!(found.contains(part), "{found}"),
+            _ => panic!("{text} gave {read:?}"),
+        }
+    }
+
+    #[test]
+    fn references_name_a_store_entry_or_a_file() {
+        check("store://hello-pack@1.0.0", Ok("store://hello-pack@1.0.0"));
+        check("file:///srv/p.gtpack", Ok("/srv/p.gtpack"));
+        check("file://p.gtpack", Ok("bindings/p.gtpack"));
+        check("./a//p.gtpack", Ok("bindings/a/p.gtpack"));
+    }
+
+    #[test]
+    fn anything_else_is_told_why_not() {
+        check("", Err("empty"));
+        check("file://", Err("empty"));
+        check("s3://bucket/p", Err("`s3://`"));
+        check("store://hello-pack", Err("version is missing"));
+        check(
+            "store://hello-pack@latest",
+            Err("`latest` is not a version"),
+        );
+        check("store://../x@1.0.0", Err("`../x` is not a pack name"));
+        check("store://.x@1.0.0", Err("not a pack name"));
+    }
+}

@@ -1,0 +1,283 @@
+//! What a turn needs of the outside world. The adapters implement these; `turn` and `worker` know nothing else.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use greentic_types::{SessionData, SessionKey};
+use time::OffsetDateTime;
+
+use crate::model::{Activity, FlowId, Headers, InboundMessage, Outbound, PackId, TenantId};
+
+/// Sessions, state and the record of what was applied: everything a turn reads and writes, in two steps.
+///
+/// An implementation applies [`TurnStore::commit`] as a whole or not at all, and only if nothing that the turn has read
+/// has changed since [`TurnStore::begin`].
+pub trait TurnStore: Send + Sync + 'static {
+    /// Opens a turn: tells whether its activity was applied already, and what it finds parked.
+    fn begin(&self, begin: &Begin<'_>) -> impl Future<Output = Result<Begun, StoreError>> + Send;
+
+    /// Reads state that [`Begin::state`] did not foresee. Answers in the order of the slots.
+    fn read_state(
+        &self,
+        activity: &Activity,
+        slots: &[StateSlot],
+    ) -> impl Future<Output = Result<Vec<Option<String>>, StoreError>> + Send;
+
+    /// Applies a turn, all of it or none.
+    fn commit(
+        &self,
+        commit: &Commit<'_>,
+    ) -> impl Future<Output = Result<Committed, StoreError>> + Send;
+
+    /// Notes that the outbox of an applied activity is published: its record shrinks to a marker. Until it is noted, a
+    /// copy of the activity has the replies published again, which the stream recognises for its duplicate window only.
+    fn published(&self, activity: &Activity)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives up a lease that [`Claim::Exclusive`] took, without applying anything.
+    fn release(
+        &self,
+        activity: &Activity,
+        token: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// How a turn opens.
+#[derive(Debug)]
+pub struct Begin<'a> {
+    /// The activity.
+    pub activity: &'a Activity,
+    /// Whether the turn wants its conversation for itself.
+    pub claim: Claim<'a>,
+    /// Whether to look for a parked flow; not when the headers name one to start.
+    pub resume: bool,
+    /// State that the turn will probably read, so that it need not ask again.
+    pub state: &'a [StateSlot],
+}
+
+/// What a turn takes of its conversation before it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim<'a> {
+    /// Nothing: BEGIN only reads, and COMMIT finds out whether another turn came first. Right for the first delivery of
+    /// a turn that reaches nothing outside.
+    Optimistic,
+    /// The conversation's lease, and one more attempt on the activity's count: for redeliveries, which may have killed
+    /// a worker, and for turns with outside effects.
+    Exclusive {
+        /// Names this holder.
+        token: &'a str,
+        /// How long the lease lasts if its holder dies.
+        ttl: Duration,
+    },
+}
+
+/// What BEGIN found.
+#[derive(Debug)]
+pub enum Begun {
+    /// The activity was applied already; this is its outbox, empty if that was published.
+    Applied(Vec<Outbound>),
+    /// Another turn holds the conversation.
+    Busy {
+        /// How long its lease lasts at the most.
+        retry_after: Duration,
+    },
+    /// The turn may run.
+    Ready(Opening),
+}
+
+/// What a turn starts from, and what its commit will check.
+#[derive(Clone, Debug, Default)]
+pub struct Opening {
+    /// The parked flow that the activity answers.
+    pub wait: Option<Box<ParkedWait>>,
+    /// The session that the conversation's base scope names: the latest wait, whether or not it is the one found.
+    pub head: Option<SessionKey>,
+    /// How often the activity was claimed exclusively, this time included; 0 for an optimistic claim.
+    pub claims: u32,
+    /// The state asked for, in the order of [`Begin::state`].
+    pub state: Vec<Option<String>>,
+}
+
+/// A parked flow as greentic-session stores it.
+#[derive(Clone, Debug)]
+pub struct ParkedWait {
+    /// Its session key.
+    pub key: SessionKey,
+    /// The session: pack, flow, cursor and the snapshot in `context_json`.
+    pub data: SessionData,
+}
+
+/// A place in a user's state: `pack/{pack}/flow/{flow}/user/{user}` and a key under it. The user is the activity's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StateSlot {
+    /// The pack that owns it.
+    pub pack: PackId,
+    /// The flow that owns it.
+    pub flow: FlowId,
+    /// The key that the flow chose; any text.
+    pub key: String,
+}
+
+/// Everything that a turn changes.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The activity that is applied by it.
+    pub activity: &'a Activity,
+    /// The lease that must still be held; none for an optimistic turn, which must find no other's.
+    pub lease: Option<&'a str>,
+    /// What the base scope must still name.
+    pub head: Option<&'a SessionKey>,
+    /// The wait that the turn took, which must still be there: it is cleared.
+    pub taken: Option<Taken<'a>>,
+    /// The wait that the turn ends in.
+    pub park: Option<Park<'a>>,
+    /// The state that the turn has read, which must be unchanged.
+    pub state_read: &'a [(StateSlot, Option<String>)],
+    /// The state that it writes, as JSON text.
+    pub state_written: &'a [(StateSlot, String)],
+    /// The replies to publish, kept until they are.
+    pub outbox: &'a [Outbound],
+}
+
+/// A wait to clear.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// Its session.
+    pub key: &'a SessionKey,
+    /// The correlation id it was registered under besides its base scope.
+    pub correlation: Option<&'a str>,
+    /// Waits of the same conversation that it had pushed aside, latest first: the first one that is still there becomes
+    /// the latest again.
+    pub shadowed: &'a [SessionKey],
+}
+
+/// A wait to register, under the conversation's base scope and under its correlation id.
+#[derive(Clone, Copy, Debug)]
+pub struct Park<'a> {
+    /// A new session key; never one that was used before.
+    pub key: &'a SessionKey,
+    /// The session.
+    pub data: &'a SessionData,
+    /// The correlation id that the last reply carries, if there is a reply.
+    pub correlation: Option<&'a str>,
+    /// How long the flow waits.
+    pub ttl: Duration,
+}
+
+/// What COMMIT did.
+#[derive(Debug)]
+pub enum Committed {
+    /// All of it.
+    Done,
+    /// Nothing: the activity was applied already, by another worker or by this commit when its answer was lost. This is
+    /// the outbox that counts.
+    AlreadyApplied(Vec<Outbound>),
+    /// Nothing: another turn of the conversation came first, or the lease is lost. The turn begins again.
+    Conflict,
+}
+
+/// Why the store gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or did not answer in time. The call may have been carried out; making it again is safe.
+    #[error("the session store is unavailable: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What it holds cannot be read. It is left as it is.
+    #[error("stored {what} cannot be read: {reason}")]
+    Corrupt {
+        /// What was to be read.
+        what: String,
+        /// Why it cannot be.
+        reason: String,
+    },
+}
+
+/// Where inbound messages come from.
+pub trait Inbound: Send + Sync + 'static {
+    /// A message that was handed over.
+    type Delivery: Delivery;
+    /// The messages of one pull; ends when the pull is over.
+    type Pull: Stream<Item = Result<Self::Delivery, TransportError>> + Send + Unpin;
+
+    /// Asks for up to `max` messages of a tenant and waits for them up to `wait`. Repairs what is missing (a stream, a
+    /// consumer) by itself where settings let it.
+    fn pull(
+        &self,
+        tenant: &TenantId,
+        max: usize,
+        wait: Duration,
+    ) -> impl Future<Output = Result<Self::Pull, TransportError>> + Send;
+}
+
+/// A message in our hands. It is settled once, by what consumes it; dropped unsettled, it comes again.
+pub trait Delivery: Send + Sync + 'static {
+    /// The message.
+    fn message(&self) -> &InboundMessage;
+
+    /// How often it was delivered, this time included, as far as the transport knows; at least 1.
+    fn delivered(&self) -> u64;
+
+    /// Tells the transport that it is still being worked on.
+    fn progress(&self) -> impl Future<Output = Result<(), TransportError>> + Send;
+
+    /// Settles it: never deliver it again.
+    fn ack(self) -> impl Future<Output = Result<(), TransportError>> + Send;
+
+    /// Hands it back, to be delivered again after this time at the earliest.
+    fn hand_back(self, after: Duration) -> impl Future<Output = Result<(), TransportError>> + Send;
+}
+
+/// Where replies and dead letters go.
+pub trait Publisher: Send + Sync + 'static {
+    /// Publishes one message and waits until it is stored. A message that is stored already, by its `Nats-Msg-Id`, is
+    /// success.
+    fn publish(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), TransportError>> + Send;
+
+    /// The largest message, headers included, in bytes, that can be published.
+    fn max_message_bytes(&self) -> usize;
+}
+
+/// What a message is published as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// A reply: `outbound.<tenant>`.
+    Outbound(&'a TenantId),
+    /// A dead letter: `deadletter.<tenant>`.
+    DeadLetter(&'a TenantId),
+}
+
+/// Why the transport did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// It cannot be reached, or did not answer in time. Doing it again is safe.
+    #[error("the message transport is unavailable: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The message will never be taken: it is too large.
+    #[error("the message is larger than the server or stream takes: {0}")]
+    TooLarge(String),
+}
+
+/// The wall clock.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now, in UTC.
+    fn now(&self) -> OffsetDateTime;
+}
+
+/// A source of ids that nobody used before.
+pub trait NewId: Send + Sync + 'static {
+    /// A random UUID in its hyphenated form.
+    fn uuid(&self) -> String;
+
+    /// A random W3C span id: 16 lowercase hex digits, not all zero.
+    fn span_id(&self) -> String;
+
+    /// A random W3C trace id: 32 lowercase hex digits, not all zero.
+    fn trace_id(&self) -> String;
+}

@@ -1,0 +1,198 @@
+//! (tenant, pack, flow) to what a turn needs of it; and which flow a message starts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use semver::Version;
+
+use crate::flow::Program;
+use crate::model::{FlowId, FlowKey, FlowTarget, PackId, TenantId};
+
+mod default;
+mod entry;
+mod table;
+
+pub use default::{DefaultError, DefaultFlow, InvalidDefaultFlow};
+pub use entry::{Entry, EntryError};
+pub use table::Table;
+
+use entry::{Unfit, choose, names, wanted};
+
+/// A pack as one tenant has it: what a turn needs of it.
+pub struct BoundPack {
+    /// Whose binding it is.
+    pub tenant: TenantId,
+    /// The pack.
+    pub id: PackId,
+    /// The pack's name for itself.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// Its flows, compiled; shared by all tenants that bind the pack.
+    pub program: Arc<Program>,
+    /// The flows that may be started from outside.
+    pub flows: BTreeSet<FlowId>,
+    /// The variables that were granted, with their values.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Shows the names of the variables only: their values may be secrets.
+impl fmt::Debug for BoundPack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundPack")
+            .field("tenant", &self.tenant)
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("flows", &self.flows)
+            .field("env", &self.env.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that is bound. It does not change; another set of bindings is another registry.
+#[derive(Debug, Default)]
+pub struct Registry {
+    tenants: HashMap<TenantId, Tenant>,
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    packs: BTreeMap<PackId, Arc<BoundPack>>,
+    default: Option<Entry>,
+    /// What a message without headers starts, worked out once.
+    plain: Option<Entry>,
+}
+
+impl Registry {
+    /// A registry of these packs. A default that names nothing comes back as an error; the rest stands without it.
+    pub fn new(
+        packs: impl IntoIterator<Item = BoundPack>,
+        defaults: &BTreeMap<TenantId, DefaultFlow>,
+    ) -> (Self, Vec<DefaultError>) {
+        let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
+        for pack in packs {
+            let tenant = tenants.entry(pack.tenant.clone()).or_default();
+            tenant.packs.insert(pack.id, Arc::new(pack));
+        }
+        let mut errors = Vec::new();
+        for (id, tenant) in &mut tenants {
+            if let Some(default) = defaults.get(id) {
+                match tenant.find_default(id, default) {
+                    Ok(entry) => tenant.default = Some(entry),
+                    Err(error) => errors.push(error),
+                }
+            }
+            tenant.plain = tenant.choose(&FlowTarget::default()).ok();
+        }
+        (Self { tenants }, errors)
+    }
+
+    /// The pack that holds this flow, whether or not the flow may be started from outside: what a parked flow goes on
+    /// with.
+    pub fn find(&self, key: &FlowKey) -> Option<&Arc<BoundPack>> {
+        let pack = self.pack(&key.tenant, &key.pack)?;
+        pack.program.flow(&key.flow).map(|_| pack)
+    }
+
+    /// A tenant's pack.
+    pub fn pack(&self, tenant: &TenantId, pack: &PackId) -> Option<&Arc<BoundPack>> {
+        self.tenants.get(tenant)?.packs.get(pack)
+    }
+
+    /// The tenants that have bindings, in order.
+    pub fn tenants(&self) -> Vec<&TenantId> {
+        let mut tenants: Vec<_> = self.tenants.keys().collect();
+        tenants.sort();
+        tenants
+    }
+
+    /// All bound packs, by tenant, name and version.
+    pub fn packs(&self) -> Vec<&Arc<BoundPack>> {
+        let packs = self.tenants.values().flat_map(|t| t.packs.values());
+        let mut packs: Vec<_> = packs.collect();
+        packs.sort_by(|a, b| {
+            (&a.tenant, &a.name, &a.version, a.id).cmp(&(&b.tenant, &b.name, &b.version, b.id))
+        });
+        packs
+    }
+
+    /// The flow that a message starts if it answers no wait. Only flows that the tenant's gtbinds list can be started.
+    ///
+    /// The headers narrow the choice; of several flows left, the tenant's default is taken, else the only one tagged
+    /// `default`, else the only one named `main`.
+    pub fn entry(&self, tenant: &TenantId, target: &FlowTarget) -> Result<Entry, EntryError> {
+        let bound = self
+            .tenants
+            .get(tenant)
+            .ok_or_else(|| EntryError::TenantNotBound(tenant.clone()))?;
+        if let Some(entry) = bound.plain.as_ref().filter(|_| !target.is_explicit()) {
+            return Ok(entry.clone());
+        }
+        bound.choose(target).map_err(|unfit| match unfit {
+            Unfit::None => EntryError::NoSuchFlow {
+                tenant: tenant.clone(),
+                wanted: wanted(target),
+                candidates: names(&bound.listed()),
+            },
+            Unfit::Several(candidates) => EntryError::AmbiguousFlow {
+                tenant: tenant.clone(),
+                candidates: names(&candidates),
+            },
+        })
+    }
+
+    /// The table of everything that is bound, for people.
+    pub fn table(&self) -> Table {
+        Table::of(self)
+    }
+}
+
+impl Tenant {
+    /// The flows that may be started from outside.
+    fn listed(&self) -> Vec<Entry> {
+        let of_pack = |pack: &Arc<BoundPack>| {
+            let entry = |flow: &FlowId| Entry {
+                pack: Arc::clone(pack),
+                flow: flow.clone(),
+            };
+            pack.flows.iter().map(entry).collect::<Vec<_>>()
+        };
+        self.packs.values().flat_map(of_pack).collect()
+    }
+
+    fn choose(&self, target: &FlowTarget) -> Result<Entry, Unfit> {
+        choose(self.listed(), self.default.as_ref(), target)
+    }
+
+    fn find_default(
+        &self,
+        tenant: &TenantId,
+        default: &DefaultFlow,
+    ) -> Result<Entry, DefaultError> {
+        let listed = self.listed();
+        let named: Vec<Entry> = listed
+            .iter()
+            .filter(|entry| entry.flow == default.flow && default.is_in(&entry.pack))
+            .cloned()
+            .collect();
+        let (tenant, default) = (tenant.clone(), default.clone());
+        match named.as_slice() {
+            [entry] => Ok(entry.clone()),
+            [] => Err(DefaultError::Missing {
+                tenant,
+                default,
+                candidates: names(&listed),
+            }),
+            several => Err(DefaultError::Several {
+                tenant,
+                default,
+                candidates: names(several),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

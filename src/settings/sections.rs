@@ -1,0 +1,129 @@
+//! The sections that no adapter owns. The meaning of each key is said once more, for operators, in
+//! `config/default.yaml`, which a test compares with the defaults here.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::DefaultFlow;
+
+/// Where packs come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Packs {
+    /// The folder that `store://` references look in.
+    pub store: PathBuf,
+}
+
+/// What is set for one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tenant {
+    /// The flow that an activity starts when it answers no wait and names no flow.
+    pub default_flow: Option<DefaultFlow>,
+    /// Most turns in flight for this tenant in one worker; in place of [`Worker::tenant_slots`].
+    pub max_in_flight: Option<NonZeroUsize>,
+}
+
+/// How turns are run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// Turns in flight at once.
+    pub slots: NonZeroUsize,
+    /// Most of them for one tenant; none means all of them.
+    pub tenant_slots: Option<NonZeroUsize>,
+    /// How often a turn that fails by its own fault is tried before its message is dead-lettered.
+    pub attempts: NonZeroU32,
+    /// How long a turn may run.
+    #[serde(with = "humantime_serde")]
+    pub turn_timeout: Duration,
+    /// The pause between attempts.
+    pub retry: Retry,
+    /// How long a conversation stays leased to a worker that died.
+    #[serde(with = "humantime_serde")]
+    pub lease_ttl: Duration,
+    /// How long a parked flow waits for its answer.
+    #[serde(with = "humantime_serde")]
+    pub wait_ttl: Duration,
+    /// How long a worker that is told to stop may finish what it has begun.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Text sent to the user whose message is dead-lettered; none sends nothing.
+    pub apology: Option<String>,
+}
+
+/// The pause between attempts: doubles from `initial` up to `max`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// The first pause.
+    #[serde(with = "humantime_serde")]
+    pub initial: Duration,
+    /// The longest one.
+    #[serde(with = "humantime_serde")]
+    pub max: Duration,
+}
+
+/// How far a turn may go. What goes further fails by its own fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest body of an activity, in bytes; a larger one is dead-lettered.
+    pub payload_bytes: NonZeroUsize,
+    /// Nodes that one turn may run.
+    pub nodes_per_turn: NonZeroU32,
+    /// `flow.goto` jumps in one turn.
+    pub jumps_per_turn: NonZeroU32,
+    /// Nested `flow.call`s.
+    pub call_depth: NonZeroU32,
+    /// What the templates of one turn may produce in all, in bytes.
+    pub rendered_bytes: NonZeroUsize,
+}
+
+impl Default for Packs {
+    fn default() -> Self {
+        Self {
+            store: PathBuf::from("./packs/store"),
+        }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            slots: const { NonZeroUsize::new(256).unwrap() },
+            tenant_slots: None,
+            attempts: const { NonZeroU32::new(5).unwrap() },
+            turn_timeout: Duration::from_secs(30),
+            retry: Retry::default(),
+            lease_ttl: Duration::from_secs(30),
+            wait_ttl: Duration::from_secs(7 * 24 * 60 * 60),
+            drain_timeout: Duration::from_secs(25),
+            apology: None,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(100),
+            max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
+            nodes_per_turn: const { NonZeroU32::new(10_000).unwrap() },
+            jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
+            call_depth: const { NonZeroU32::new(16).unwrap() },
+            rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What no value shows by itself: combinations that cannot work, and legal ones that are risky.
+
+use std::time::Duration;
+
+use humantime_serde::re::humantime::format_duration;
+
+use super::Settings;
+use crate::adapters::nats::config::DeliveryMode;
+use crate::model::{Problem, Problems};
+use crate::worker::IDLE_WAIT;
+
+/// Orchestrators kill a process this long after they asked it to stop, unless told otherwise.
+const USUAL_GRACE: Duration = Duration::from_secs(30);
+
+pub(super) fn check(settings: &Settings) -> Problems {
+    let mut problems = Problems::default();
+    no_zero(settings, &mut problems);
+    worker(settings, &mut problems);
+    slots(settings, &mut problems);
+    delivery(settings, &mut problems);
+    problems.extend(settings.log.problems());
+    problems.extend(settings.nats.validate());
+    problems.extend(settings.redis.problems());
+    problems
+}
+
+fn no_zero(settings: &Settings, problems: &mut Problems) {
+    let worker = &settings.worker;
+    let durations = [
+        ("worker.turn_timeout", worker.turn_timeout),
+        ("worker.retry.initial", worker.retry.initial),
+        ("worker.lease_ttl", worker.lease_ttl),
+        ("worker.wait_ttl", worker.wait_ttl),
+        ("http.stalled_after", settings.http.stalled_after),
+    ];
+    for (key, duration) in durations {
+        if duration < Duration::from_millis(1) {
+            problems.push(Problem::error("it must be 1ms or more").at(key));
+        }
+    }
+}
+
+fn worker(settings: &Settings, problems: &mut Problems) {
+    let worker = &settings.worker;
+    if worker.retry.initial > worker.retry.max {
+        problems.push(
+            Problem::error("the first pause is longer than the longest one")
+                .at("worker.retry")
+                .remedy("set `worker.retry.initial` to at most `worker.retry.max`"),
+        );
+    }
+    if worker.lease_ttl < worker.turn_timeout {
+        problems.push(too_short(
+            "worker.lease_ttl",
+            worker.lease_ttl,
+            worker.turn_timeout,
+            "a long turn loses its lease to another worker, and all it did is done again",
+        ));
+    }
+    if settings.http.stalled_after <= worker.turn_timeout {
+        problems.push(too_short(
+            "http.stalled_after",
+            settings.http.stalled_after,
+            worker.turn_timeout,
+            "a worker whose slots are all taken by long turns is killed as stalled",
+        ));
+    }
+    if settings.http.stalled_after <= IDLE_WAIT {
+        let (given, idle) = (settings.http.stalled_after, IDLE_WAIT);
+        let (given, idle) = (format_duration(given), format_duration(idle));
+        problems.push(
+            Problem::warning(format!(
+                "{given} is too short where a pull may take {idle}: an idle worker is killed as stalled"
+            ))
+            .at("http.stalled_after")
+            .remedy(format!("raise `http.stalled_after` to more than {idle}")),
+        );
+    }
+    if worker.drain_timeout >= USUAL_GRACE {
+        let given = format_duration(worker.drain_timeout);
+        problems.push(
+            Problem::warning(format!(
+                "draining may take {given}, but Kubernetes and others kill a process 30s after they asked it to stop"
+            ))
+            .at("worker.drain_timeout")
+            .remedy("give the process a longer grace period, or drain in less than 30s"),
+        );
+    }
+}
+
+fn too_short(key: &str, value: Duration, turn: Duration, so: &str) -> Problem {
+    let (value, turn) = (format_duration(value), format_duration(turn));
+    Problem::warning(format!(
+        "{value} is too short where a turn may take {turn}: {so}"
+    ))
+    .at(key)
+    .remedy(format!("raise `{key}` or lower `worker.turn_timeout`"))
+}
+
+fn slots(settings: &Settings, problems: &mut Problems) {
+    let slots = settings.worker.slots;
+    let of_all = settings
+        .worker
+        .tenant_slots
+        .map(|most| ("worker.tenant_slots".to_owned(), most));
+    let of_each = settings.tenants.iter().filter_map(|(tenant, given)| {
+        let most = given.max_in_flight?;
+        Some((format!("tenants.{tenant}.max_in_flight"), most))
+    });
+    for (key, most) in of_all.into_iter().chain(of_each) {
+        if most > slots {
+            problems.push(
+                Problem::warning(format!(
+                    "{most} turns of a tenant are never in flight: the worker has {slots} slots"
+                ))
+                .at(key)
+                .remedy("lower it, or raise `worker.slots`"),
+            );
+        }
+    }
+}
+
+fn delivery(settings: &Settings, problems: &mut Problems) {
+    let turn = settings.worker.turn_timeout;
+    match settings.nats.delivery {
+        DeliveryMode::JetStream => {
+            let wait = settings.nats.ack_wait;
+            if wait < turn {
+                problems.push(too_short(
+                    "nats.ack_wait",
+                    wait,
+                    turn,
+                    "a worker that is held up for that long gets its message delivered to another one meanwhile",
+                ));
+            }
+        }
+        DeliveryMode::Core => problems.push(
+            Problem::warning(
+                "core delivery is at most once: a message that no worker is there to take, or whose worker dies, is lost",
+            )
+            .at("nats.delivery")
+            .remedy("use `jetstream` where messages must not be lost"),
+        ),
+    }
+}

@@ -1,0 +1,184 @@
+//! Whether the worker is alive, and whether it is ready for work.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What the parts of the worker know about its state, for `/livez` and `/readyz`. It begins as not started, with
+/// neither NATS nor Redis reached.
+#[derive(Debug)]
+pub struct Health {
+    started: AtomicBool,
+    draining: AtomicBool,
+    nats: AtomicBool,
+    redis: AtomicBool,
+    last_pull: LastPull,
+    stalled_after: Duration,
+}
+
+/// Why the worker is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// It is still loading and connecting.
+    Starting,
+    /// It is about to stop, and takes no more messages.
+    Draining,
+    /// NATS cannot be reached.
+    NatsDown,
+    /// Redis cannot be reached.
+    RedisDown,
+}
+
+/// When a pull last came to its end.
+#[derive(Debug)]
+pub(super) struct LastPull {
+    since: Instant,
+    /// Milliseconds from `since`.
+    at: AtomicU64,
+}
+
+impl Health {
+    /// The health of a worker that begins now, and counts as stalled when no pull ends for this long.
+    pub fn new(stalled_after: Duration) -> Self {
+        Self {
+            started: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            nats: AtomicBool::new(false),
+            redis: AtomicBool::new(false),
+            last_pull: LastPull::new(),
+            stalled_after,
+        }
+    }
+
+    /// Everything is loaded and connected; work begins.
+    pub fn started(&self) {
+        self.started.store(true, Relaxed);
+    }
+
+    /// The worker was told to stop.
+    pub fn draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Whether NATS answers.
+    pub fn nats_up(&self, up: bool) {
+        self.nats.store(up, Relaxed);
+    }
+
+    /// Whether Redis answers.
+    pub fn redis_up(&self, up: bool) {
+        self.redis.store(up, Relaxed);
+    }
+
+    /// A pull came to its end: with messages, without any, or with an error that the worker deals with. It is also for a
+    /// loop that has a good reason not to pull just now (no free slot, a server that is away) and looks again later: what
+    /// counts is that the loop goes round.
+    pub fn pulled(&self) {
+        self.last_pull.now();
+    }
+
+    /// Whether the worker is alive.
+    ///
+    /// # Errors
+    /// How long ago the last pull ended, if that is too long.
+    pub fn live(&self) -> Result<(), Duration> {
+        let age = self.last_pull.age();
+        if age < self.stalled_after {
+            Ok(())
+        } else {
+            Err(age)
+        }
+    }
+
+    /// Whether the worker is ready for work.
+    ///
+    /// # Errors
+    /// Every reason why it is not.
+    pub fn ready(&self) -> Result<(), Vec<NotReady>> {
+        let reasons: Vec<NotReady> = [
+            (!self.started.load(Relaxed), NotReady::Starting),
+            (self.draining.load(Relaxed), NotReady::Draining),
+            (!self.nats.load(Relaxed), NotReady::NatsDown),
+            (!self.redis.load(Relaxed), NotReady::RedisDown),
+        ]
+        .into_iter()
+        .filter_map(|(holds, reason)| holds.then_some(reason))
+        .collect();
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons)
+        }
+    }
+}
+
+impl NotReady {
+    /// The reason as `/readyz` gives it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::NatsDown => "nats is unreachable",
+            Self::RedisDown => "redis is unreachable",
+        }
+    }
+}
+
+impl LastPull {
+    pub(super) fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            at: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn now(&self) {
+        let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.at.store(at, Relaxed);
+    }
+
+    /// The time since then; before the first pull, since the beginning.
+    pub(super) fn age(&self) -> Duration {
+        let at = Duration::from_millis(self.at.load(Relaxed));
+        self.since.elapsed().saturating_sub(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_ready_when_nothing_is_in_the_way() {
+        let health = Health::new(Duration::from_secs(60));
+        let reasons = health.ready().unwrap_err();
+        assert_eq!(
+            reasons,
+            [NotReady::Starting, NotReady::NatsDown, NotReady::RedisDown]
+        );
+        health.started();
+        health.nats_up(true);
+        health.redis_up(true);
+        assert_eq!(health.ready(), Ok(()));
+        health.redis_up(false);
+        assert_eq!(health.ready(), Err(vec![NotReady::RedisDown]));
+        health.redis_up(true);
+        health.draining();
+        assert_eq!(health.ready(), Err(vec![NotReady::Draining]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_lives_as_long_as_its_pulls_end() {
+        let health = Health::new(Duration::from_secs(60));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(health.live(), Ok(()));
+        health.pulled();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(health.live(), Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(health.live(), Err(Duration::from_secs(60)));
+        health.pulled();
+        assert_eq!(health.live(), Ok(()));
+    }
+}

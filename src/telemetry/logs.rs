@@ -1,0 +1,257 @@
+//! The two forms of a log line. Span fields are formatted once, when they are told, and appended to each line.
+
+use std::fmt::{self, Debug, Write};
+
+use tracing::field::{Field, Visit};
+use tracing::span::Record;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// `2026-01-31T12:00:00.000000Z  INFO turn{tenant=dev.local message=m-1}: what happened count=3`.
+pub(super) struct Human;
+
+/// `{"timestamp":"…","level":"INFO","target":"…","message":"what happened","turn":{"tenant":"dev.local","message":"m-1"}}`.
+pub(super) struct Json;
+
+impl<'w> FormatFields<'w> for Human {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut pairs = Pairs::new(&mut writer, false);
+        fields.record(&mut pairs);
+        pairs.result
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Human
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        SystemTime.format_time(&mut writer)?;
+        let level = *event.metadata().level();
+        if writer.has_ansi_escapes() {
+            write!(writer, " \x1b[{}m{level:>5}\x1b[0m ", colour(level))?;
+        } else {
+            write!(writer, " {level:>5} ")?;
+        }
+        for span in context
+            .event_scope()
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
+            write!(writer, "{}", span.name())?;
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                write!(writer, "{{{fields}}}")?;
+            }
+            writer.write_str(": ")?;
+        }
+        write!(writer, "{}: ", event.metadata().target())?;
+        let mut pairs = Pairs::new(&mut writer, true);
+        event.record(&mut pairs);
+        pairs.result?;
+        writeln!(writer)
+    }
+}
+
+impl<'w> FormatFields<'w> for Json {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut members = Members::new(&mut writer);
+        fields.record(&mut members);
+        members.result
+    }
+
+    fn add_fields(
+        &self,
+        current: &'w mut FormattedFields<Self>,
+        fields: &Record<'_>,
+    ) -> fmt::Result {
+        if !current.fields.is_empty() {
+            current.fields.push(',');
+        }
+        self.format_fields(current.as_writer(), fields)
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        writer.write_str(r#"{"timestamp":""#)?;
+        SystemTime.format_time(&mut writer)?;
+        let (level, target) = (metadata.level(), metadata.target());
+        write!(writer, r#"","level":"{level}","target":"{target}","#)?;
+        let mut members = Members::new(&mut writer);
+        event.record(&mut members);
+        members.result?;
+        for span in context
+            .event_scope()
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
+            write!(writer, r#","{}":{{"#, span.name())?;
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                write!(writer, "{fields}")?;
+            }
+            writer.write_char('}')?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+fn colour(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+/// Writes fields as `key=value`, apart by blanks. In an event the field `message` is the text itself.
+struct Pairs<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    event: bool,
+    first: bool,
+    result: fmt::Result,
+}
+
+impl<'a, 'w> Pairs<'a, 'w> {
+    fn new(writer: &'a mut Writer<'w>, event: bool) -> Self {
+        Self {
+            writer,
+            event,
+            first: true,
+            result: Ok(()),
+        }
+    }
+
+    fn pair(&mut self, field: &Field, value: &dyn Debug) -> fmt::Result {
+        if !std::mem::take(&mut self.first) {
+            self.writer.write_char(' ')?;
+        }
+        if !(self.event && field.name() == "message") {
+            write!(self.writer, "{}=", field.name())?;
+        }
+        write!(Escaped(self.writer, &[]), "{value:?}")
+    }
+}
+
+impl Visit for Pairs<'_, '_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.result = self.result.and_then(|()| self.pair(field, value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let bare = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+        if bare || (self.event && field.name() == "message") {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+}
+
+/// Writes fields as members of a JSON object, apart by commas.
+struct Members<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    first: bool,
+    result: fmt::Result,
+}
+
+impl<'a, 'w> Members<'a, 'w> {
+    fn new(writer: &'a mut Writer<'w>) -> Self {
+        Self {
+            writer,
+            first: true,
+            result: Ok(()),
+        }
+    }
+
+    fn member(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
+        let comma = if std::mem::take(&mut self.first) {
+            ""
+        } else {
+            ","
+        };
+        let writer = &mut *self.writer;
+        let mut write = || {
+            write!(writer, r#"{comma}"{}":"#, field.name())?;
+            if !quoted {
+                return writer.write_fmt(value);
+            }
+            writer.write_char('"')?;
+            Escaped(writer, &['"', '\\']).write_fmt(value)?;
+            writer.write_char('"')
+        };
+        self.result = self.result.and_then(|()| write());
+    }
+}
+
+impl Visit for Members<'_, '_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.member(field, format_args!("{value:?}"), true);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.member(field, format_args!("{value}"), true);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, format_args!("{value}"), false);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, format_args!("{value}"), false);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, format_args!("{value}"), false);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no NaN and no infinity.
+        self.member(field, format_args!("{value}"), !value.is_finite());
+    }
+}
+
+/// Passes text on with these characters after a backslash and control characters as `\u....`, so that what a message
+/// brings along can end neither the line nor the JSON, nor reach a terminal.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>, &'a [char]);
+
+impl Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.find(|c: char| c.is_control() || self.1.contains(&c)) {
+            let (plain, tail) = rest.split_at(at);
+            self.0.write_str(plain)?;
+            let Some(special) = tail.chars().next() else {
+                break;
+            };
+            match special {
+                '\n' => self.0.write_str("\\n")?,
+                c if c.is_control() => write!(self.0, "\\u{:04x}", u32::from(c))?,
+                c => write!(self.0, "\\{c}")?,
+            }
+            rest = &tail[special.len_utf8()..];
+        }
+        self.0.write_str(rest)
+    }
+}

@@ -1,0 +1,192 @@
+//! What is counted, under names that say what happened. `docs/metrics.md` has the table.
+//!
+//! The only labels are the tenants that this worker has bindings for, and words that the code knows: an outcome, a
+//! dead letter's code.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::health::Health;
+use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use crate::model::TenantId;
+
+/// Seconds. A turn of the worker takes about a millisecond; one that calls out takes as long as that does.
+const DURATION_BUCKETS: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// All metrics of a worker.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    health: Arc<Health>,
+    families: Families,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Tenant {
+    tenant: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Message {
+    tenant: Arc<str>,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct Families {
+    messages: Family<Message, Counter>,
+    turn_duration: Family<Tenant, Histogram>,
+    in_flight: Family<Tenant, Gauge>,
+    redeliveries: Family<Tenant, Counter>,
+    lease_conflicts: Family<Tenant, Counter>,
+    commit_conflicts: Family<Tenant, Counter>,
+    dead_letters: Family<DeadLetter, Counter>,
+    waits_parked: Family<Tenant, Counter>,
+    waits_resumed: Family<Tenant, Counter>,
+    replies: Family<Tenant, Counter>,
+    pulls: Family<Tenant, Counter>,
+    last_pull: Family<Tenant, PullAge>,
+}
+
+/// 1 while the worker is ready, computed when it is asked for.
+#[derive(Debug)]
+struct Ready(Arc<Health>);
+
+impl Metrics {
+    /// The metrics of a worker of this health, all zero.
+    pub fn new(health: Arc<Health>) -> Self {
+        let mut registry = Registry::with_prefix("greentic_worker");
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The worker's version", Info::new(version));
+        registry.register(
+            "ready",
+            "1 while the worker is ready for work, as /readyz says",
+            Ready(health.clone()),
+        );
+        Self {
+            families: Families::register(&mut registry),
+            registry,
+            health,
+        }
+    }
+
+    /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.
+    pub fn tenant(&self, tenant: &TenantId) -> TenantMetrics {
+        let tenant: Arc<str> = tenant.as_str().into();
+        self.families.of(tenant, self.health.clone())
+    }
+
+    /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// If one of them cannot be written as text.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry)?;
+        Ok(page)
+    }
+
+    /// What [`Metrics::render`] gives.
+    pub const CONTENT_TYPE: &'static str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
+}
+
+impl Families {
+    fn register(registry: &mut Registry) -> Self {
+        let turn_duration = Family::new_with_constructor(
+            (|| Histogram::new(DURATION_BUCKETS)) as fn() -> Histogram,
+        );
+        registry.register_with_unit(
+            "turn_duration",
+            "How long turns took, from delivery to settlement",
+            Unit::Seconds,
+            turn_duration.clone(),
+        );
+        let last_pull = Family::<Tenant, PullAge>::default();
+        registry.register_with_unit(
+            "last_pull_age",
+            "How long ago a pull last came to its end",
+            Unit::Seconds,
+            last_pull.clone(),
+        );
+        let mut counter = |name: &str, help: &str| added(registry, name, help);
+        Self {
+            redeliveries: counter("redeliveries", "Messages delivered more than once"),
+            lease_conflicts: counter(
+                "lease_conflicts",
+                "Turns that found their conversation leased to another one",
+            ),
+            commit_conflicts: counter(
+                "commit_conflicts",
+                "Turns that another one came before, and that ran again",
+            ),
+            waits_parked: counter("waits_parked", "Flows parked to wait for an answer"),
+            waits_resumed: counter("waits_resumed", "Parked flows that got their answer"),
+            replies: counter("replies", "Replies published"),
+            pulls: counter("pulls", "Pulls that came to their end"),
+            messages: added(registry, "messages", "Messages dealt with, by outcome"),
+            dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),
+            in_flight: added(registry, "turns_in_flight", "Turns in flight"),
+            turn_duration,
+            last_pull,
+        }
+    }
+
+    fn of(&self, tenant: Arc<str>, health: Arc<Health>) -> TenantMetrics {
+        let label = Tenant {
+            tenant: tenant.clone(),
+        };
+        let messages = |outcome| {
+            let tenant = tenant.clone();
+            self.messages
+                .get_or_create_owned(&Message { tenant, outcome })
+        };
+        TenantMetrics {
+            finished: messages(Outcome::Finished),
+            parked: messages(Outcome::Parked),
+            duplicate: messages(Outcome::Duplicate),
+            retried: messages(Outcome::Retried),
+            dead_lettered: messages(Outcome::DeadLettered),
+            turn_duration: self.turn_duration.get_or_create_owned(&label),
+            in_flight: self.in_flight.get_or_create_owned(&label),
+            redeliveries: self.redeliveries.get_or_create_owned(&label),
+            lease_conflicts: self.lease_conflicts.get_or_create_owned(&label),
+            commit_conflicts: self.commit_conflicts.get_or_create_owned(&label),
+            waits_parked: self.waits_parked.get_or_create_owned(&label),
+            waits_resumed: self.waits_resumed.get_or_create_owned(&label),
+            replies: self.replies.get_or_create_owned(&label),
+            pulls: self.pulls.get_or_create_owned(&label),
+            last_pull: self.last_pull.get_or_create_owned(&label),
+            dead_letters: self.dead_letters.clone(),
+            tenant,
+            health,
+        }
+    }
+}
+
+fn added<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl EncodeMetric for Ready {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.encode_gauge(&i64::from(self.0.ready().is_ok()))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}

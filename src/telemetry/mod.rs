@@ -1,0 +1,160 @@
+//! What operators see: logs, metrics, and whether the worker is alive and ready.
+
+mod health;
+mod logs;
+mod metrics;
+mod span;
+mod tenant;
+
+use std::io::{IsTerminal, stderr};
+
+use serde::{Deserialize, Serialize};
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, ParseError, filter_fn};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::model::{Problem, Problems};
+
+pub use health::{Health, NotReady};
+pub use metrics::Metrics;
+pub use span::TurnSpan;
+pub use tenant::{InFlight, Outcome, TenantMetrics};
+
+/// The settings under `log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// For whom the log is.
+    pub format: Format,
+    /// A level, or levels by target: `info,greentic_worker=debug`.
+    pub filter: String,
+}
+
+/// For whom the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// People: one line an event.
+    #[default]
+    Human,
+    /// Programs: one JSON object an event.
+    Json,
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The filter cannot be read; [`Config::problems`] would have told.
+    #[error("`{filter}` is no log filter: {source}")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// This process has a log already.
+    #[error("the log is set up already: {0}")]
+    AlreadySet(#[from] TryInitError),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            format: Format::default(),
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with these settings.
+    pub fn problems(&self) -> Problems {
+        const EXAMPLE: &str = "write a level, or levels by target: info,greentic_worker=debug";
+        let mut problems = Problems::default();
+        if let Err(error) = filter(&self.filter) {
+            problems.push(
+                Problem::error(error.to_string())
+                    .at("log.filter")
+                    .remedy(EXAMPLE),
+            );
+        }
+        // A misspelt level is a legal target: it would log that target, and nothing else.
+        let bare = self.filter.split(',').map(str::trim);
+        for word in bare.filter(|word| is_unlikely_target(word)) {
+            let message = format!("`{word}` is no level, so only a target of that name is logged");
+            problems.push(Problem::warning(message).at("log.filter").remedy(EXAMPLE));
+        }
+        problems
+    }
+}
+
+/// Starts the log of this process, on the standard error.
+///
+/// # Errors
+/// If the filter cannot be read, or a log was started before.
+pub fn init(config: &Config) -> Result<(), InitError> {
+    let layer = layer(config, stderr, stderr().is_terminal())?;
+    tracing_subscriber::registry().with(layer).try_init()?;
+    Ok(())
+}
+
+fn layer<W>(
+    config: &Config,
+    writer: W,
+    colour: bool,
+) -> Result<Box<dyn Layer<Registry> + Send + Sync>, InitError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = filter(&config.filter)?;
+    let layer = fmt::layer().with_ansi(colour).with_writer(writer);
+    Ok(match config.format {
+        Format::Human => layer
+            .fmt_fields(logs::Human)
+            .event_format(logs::Human)
+            .with_filter(filter)
+            .boxed(),
+        Format::Json => layer
+            .fmt_fields(logs::Json)
+            .event_format(logs::Json)
+            .with_filter(filter)
+            .boxed(),
+    })
+}
+
+/// The filter of the settings; the span of a turn passes whatever they say, so that each line that does get through
+/// carries its fields.
+fn filter(text: &str) -> Result<impl Filter<Registry> + Send + Sync + 'static, InitError> {
+    let given = EnvFilter::builder()
+        .parse(text)
+        .map_err(|source| InitError::Filter {
+            filter: text.to_owned(),
+            source,
+        })?;
+    let turns = filter_fn(|metadata| {
+        metadata.is_span() && *metadata.level() == Level::ERROR && metadata.name() == span::NAME
+    });
+    Ok(given.or(turns.with_max_level_hint(Level::ERROR)))
+}
+
+fn is_unlikely_target(word: &str) -> bool {
+    let level = word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let known = [
+        "greentic_worker",
+        "async_nats",
+        "redis",
+        "axum",
+        "hyper",
+        "rustls",
+        "wasmtime",
+    ];
+    let target = word.contains(['=', '[', ':']) || known.contains(&word);
+    !(level || target || word.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! What log lines and the metrics page look like.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+use crate::model::{FlowId, IdempotencyKey, PackId, TenantId, TraceContext};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
+fn log(format: Format, filter: &str, work: impl FnOnce()) -> String {
+    let lines = Lines::default();
+    let config = Config {
+        format,
+        filter: filter.to_owned(),
+    };
+    let layer = layer(&config, lines.clone(), false).unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+    let bytes = lines.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn tenant() -> TenantId {
+    TenantId::new("dev.local").unwrap()
+}
+
+fn turn() {
+    let turn = TurnSpan::new(&tenant());
+    turn.message(&IdempotencyKey::new("m-1"));
+    turn.span().in_scope(|| tracing::warn!("early"));
+    turn.correlation("c\n\"1\"");
+    turn.flow(&PackId::of_archive(b"x"), &FlowId::new("main").unwrap());
+    turn.parked_in(&TraceContext {
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        tracestate: None,
+    });
+    turn.span().in_scope(|| {
+        let _inner = tracing::info_span!("publish", n = 2).entered();
+        tracing::error!(count = 3, ok = true, why = "a \"b\"\n", "no\u{1b}[31m way");
+    });
+}
+
+#[test]
+fn each_json_line_of_a_turn_carries_its_fields_whatever_the_filter() {
+    for filter in ["info", "error", "greentic_worker::telemetry::tests=warn"] {
+        let text = log(Format::Json, filter, turn);
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let last = lines.last().unwrap();
+        assert_eq!(
+            last["turn"],
+            serde_json::json!({
+                "tenant": "dev.local",
+                "message": "m-1",
+                "correlation": "c\n\"1\"",
+                "pack": PackId::of_archive(b"x").to_string(),
+                "flow": "main",
+                "parked_trace_id": "0af7651916cd43dd8448eb211c80319c",
+            }),
+            "{filter}"
+        );
+        assert_eq!(last["level"], "ERROR");
+        assert_eq!(last["target"], "greentic_worker::telemetry::tests");
+        assert_eq!(last["message"], "no\u{1b}[31m way");
+        assert_eq!(last["count"], 3);
+        assert_eq!(last["ok"], true);
+        assert_eq!(last["why"], "a \"b\"\n");
+        assert_eq!(lines.len(), if filter == "error" { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn a_line_for_people_is_one_line_and_names_its_turn() {
+    let text = log(Format::Human, "info", turn);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| &line["2026-01-31T12:00:00.000000Z".len()..])
+        .collect();
+    let pack = PackId::of_archive(b"x");
+    assert_eq!(
+        lines,
+        [
+            "  WARN turn{tenant=dev.local message=m-1}: greentic_worker::telemetry::tests: early"
+                .to_owned(),
+            format!(
+                " ERROR turn{{tenant=dev.local message=m-1 correlation=\"c\\n\\\"1\\\"\" pack={pack} flow=main \
+                 parked_trace_id=0af7651916cd43dd8448eb211c80319c}}: publish{{n=2}}: \
+                 greentic_worker::telemetry::tests: no\\u001b[31m way count=3 ok=true why=\"a \\\"b\\\"\\n\""
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_filter_that_cannot_be_read_is_an_error_that_names_it() {
+    let config = Config {
+        filter: "a=b=c".to_owned(),
+        ..Config::default()
+    };
+    let error = init(&config).unwrap_err();
+    assert!(matches!(error, InitError::Filter { .. }), "{error}");
+    assert!(error.to_string().starts_with("`a=b=c` is no log filter"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metrics_page_says_what_happened() {
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let metrics = Metrics::new(health.clone());
+    let tenant = metrics.tenant(&tenant());
+    let page = metrics.render().unwrap();
+    assert!(
+        page.contains(
+            "greentic_worker_messages_total{tenant=\"dev.local\",outcome=\"finished\"} 0\n"
+        ),
+        "{page}"
+    );
+
+    let first = tenant.turn_began();
+    let second = tenant.turn_began();
+    drop(first);
+    tenant.turn_finished(Outcome::Parked, Duration::from_millis(2));
+    tenant.turn_finished(Outcome::DeadLettered, Duration::from_millis(2));
+    tenant.dead_letter("tenant_mismatch");
+    tenant.redelivered();
+    tenant.lease_conflict();
+    tenant.commit_conflict();
+    tenant.wait_parked();
+    tenant.wait_resumed();
+    tenant.replied(3);
+    tokio::time::advance(Duration::from_secs(50)).await;
+    tenant.pulled();
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(health.live(), Ok(()));
+
+    let page = metrics.render().unwrap();
+    let mut lines: Vec<&str> = page
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("_bucket"))
+        .collect();
+    lines.sort_unstable();
+    assert_eq!(lines.join("\n"), EXPECTED_PAGE);
+    drop(second);
+    let page = metrics.render().unwrap();
+    assert!(
+        page.contains("greentic_worker_turns_in_flight{tenant=\"dev.local\"} 0\n"),
+        "{page}"
+    );
+}
+
+const EXPECTED_PAGE: &str = r#"greentic_worker_build_info{version="0.1.0"} 1
+greentic_worker_commit_conflicts_total{tenant="dev.local"} 1
+greentic_worker_dead_letters_total{tenant="dev.local",code="tenant_mismatch"} 1
+greentic_worker_last_pull_age_seconds{tenant="dev.local"} 20.0
+greentic_worker_lease_conflicts_total{tenant="dev.local"} 1
+greentic_worker_messages_total{tenant="dev.local",outcome="dead_lettered"} 1
+greentic_worker_messages_total{tenant="dev.local",outcome="duplicate"} 0
+greentic_worker_messages_total{tenant="dev.local",outcome="finished"} 0
+greentic_worker_messages_total{tenant="dev.local",outcome="parked"} 1
+greentic_worker_messages_total{tenant="dev.local",outcome="retried"} 0
+greentic_worker_pulls_total{tenant="dev.local"} 1
+greentic_worker_ready 0
+greentic_worker_redeliveries_total{tenant="dev.local"} 1
+greentic_worker_replies_total{tenant="dev.local"} 3
+greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
+greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
+greentic_worker_turns_in_flight{tenant="dev.local"} 1
+greentic_worker_waits_parked_total{tenant="dev.local"} 1
+greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
+
+#[test]
+fn the_document_names_every_metric_and_no_other() {
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let metrics = Metrics::new(health);
+    metrics.tenant(&tenant()).dead_letter("code");
+    let page = metrics.render().unwrap();
+    let mut counted: Vec<&str> = page
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .map(|name| name.trim_end_matches("_sum").trim_end_matches("_count"))
+        .collect();
+    let document = include_str!("../../docs/metrics.md");
+    let mut named: Vec<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `greentic_worker_"))
+        .filter_map(|line| line.split('`').next())
+        .collect();
+    for names in [&mut counted, &mut named] {
+        names.sort_unstable();
+        names.dedup();
+    }
+    let counted: Vec<&str> = counted
+        .iter()
+        .filter_map(|name| name.strip_prefix("greentic_worker_"))
+        .collect();
+    assert_eq!(named, counted);
+}

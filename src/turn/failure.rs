@@ -1,0 +1,191 @@
+//! Why a turn was not applied, and what that means for its message.
+
+use std::time::Duration;
+
+use crate::flow::FlowError;
+use crate::model::DecodeError;
+use crate::registry::EntryError;
+
+/// Why a turn was not applied. Infrastructure that is away is none of these: a turn waits for it.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The message is no activity.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The body is larger than the settings allow.
+    #[error("the body has {bytes} bytes, more than limits.payload_bytes = {limit}")]
+    PayloadTooLarge {
+        /// What it has.
+        bytes: usize,
+        /// What it may have.
+        limit: usize,
+    },
+    /// No flow could be chosen.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The flow failed.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// The flow's code panicked.
+    #[error("the flow machine panicked: {0}")]
+    Panicked(String),
+    /// The flow took too long.
+    #[error("the flow took longer than worker.turn_timeout = {limit:?}")]
+    TimedOut {
+        /// What it may take.
+        limit: Duration,
+    },
+    /// The flow waits, but nothing says where an answer would come from. The wording is part of the contract.
+    #[error("Cannot suspend: reply_scope missing; provider plugin must supply ReplyScope")]
+    ReplyScopeMissing,
+    /// A parked flow was found whose pack is not bound any more.
+    #[error(
+        "the conversation waits in flow `{flow}` of pack {pack}, which is not bound for this tenant any more; bind it \
+         again and replay the message"
+    )]
+    WaitPackGone {
+        /// The pack that it was parked under.
+        pack: String,
+        /// The flow that it was parked in.
+        flow: String,
+    },
+    /// A parked flow was found that cannot be read.
+    #[error("the parked session {session} cannot be read: {reason}; it is left as it is")]
+    WaitUnreadable {
+        /// Its session key.
+        session: String,
+        /// Why.
+        reason: String,
+    },
+    /// What the store holds cannot be read.
+    #[error(transparent)]
+    Store(#[from] crate::ports::StoreError),
+    /// A reply would not fit into a NATS message.
+    #[error(
+        "reply {n} has {bytes} bytes with its headers, more than the server's max_payload of {limit}"
+    )]
+    ReplyTooLarge {
+        /// Its position, from 1.
+        n: usize,
+        /// What it has.
+        bytes: usize,
+        /// What it may have.
+        limit: usize,
+    },
+    /// A reply could not be written as JSON.
+    #[error("a reply cannot be written as JSON: {0}")]
+    ReplyUnwritable(#[from] serde_json::Error),
+    /// It was tried as often as the settings say, and ended each time without a result: it may be what killed its workers.
+    #[error("given up after {attempts} attempts that ended without a result")]
+    AttemptsExhausted {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+impl TurnError {
+    /// The code that a dead letter carries and metrics count by.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.code(),
+            Self::PayloadTooLarge { .. } => "payload_too_large",
+            Self::Entry(error) => error.code(),
+            Self::Flow(error) => error.code(),
+            Self::Panicked(_) => "panic",
+            Self::TimedOut { .. } => "turn_timeout",
+            Self::ReplyScopeMissing => "reply_scope_missing",
+            Self::WaitPackGone { .. } => "wait_pack_gone",
+            Self::WaitUnreadable { .. } => "wait_unreadable",
+            Self::Store(_) => "store_unreadable",
+            Self::ReplyTooLarge { .. } => "reply_too_large",
+            Self::ReplyUnwritable(_) => "reply_unwritable",
+            Self::AttemptsExhausted { .. } => "attempts_exhausted",
+        }
+    }
+
+    /// Whether its words may quote what a user wrote: they then belong into the dead letter, but into no log above debug
+    /// level.
+    pub fn may_quote(&self) -> bool {
+        match self {
+            Self::Decode(_)
+            | Self::Flow(_)
+            | Self::Panicked(_)
+            | Self::WaitUnreadable { .. }
+            | Self::Store(_)
+            | Self::ReplyUnwritable(_) => true,
+            Self::PayloadTooLarge { .. }
+            | Self::Entry(_)
+            | Self::TimedOut { .. }
+            | Self::ReplyScopeMissing
+            | Self::WaitPackGone { .. }
+            | Self::ReplyTooLarge { .. }
+            | Self::AttemptsExhausted { .. } => false,
+        }
+    }
+
+    /// Whether another attempt could end otherwise. What is hopeless goes to the dead letters at once.
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Flow(error) => !error.is_hopeless(),
+            Self::Panicked(_) | Self::TimedOut { .. } => true,
+            Self::Decode(_)
+            | Self::PayloadTooLarge { .. }
+            | Self::Entry(_)
+            | Self::ReplyScopeMissing
+            | Self::WaitPackGone { .. }
+            | Self::WaitUnreadable { .. }
+            | Self::Store(_)
+            | Self::ReplyTooLarge { .. }
+            | Self::ReplyUnwritable(_)
+            | Self::AttemptsExhausted { .. } => false,
+        }
+    }
+}
+
+/// What happens to a delivery once its turn has ended. There is no other way to end it.
+#[derive(Debug)]
+pub enum Disposition {
+    /// It is applied and its replies are stored: settle it.
+    Ack,
+    /// It failed, but may not fail again: hand it back for this long.
+    RetryAfter(Duration),
+    /// It is put aside with its reason, and then settled.
+    DeadLetter(Rejection),
+}
+
+/// A failure with all that the dead letter says of it.
+#[derive(Debug)]
+pub struct Rejection {
+    /// Why.
+    pub error: TurnError,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// How often and how patiently a flow's own failures are tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// How many attempts a message gets.
+    pub attempts: u32,
+    /// The pause after the first failed attempt; doubled after each further one.
+    pub initial: Duration,
+    /// The longest pause.
+    pub max: Duration,
+}
+
+impl RetryPolicy {
+    /// Decides on a turn that failed on this attempt (from 1).
+    pub fn decide(&self, error: TurnError, attempt: u32) -> Disposition {
+        if error.is_retryable() && attempt < self.attempts {
+            let doubled = self
+                .initial
+                .saturating_mul(1 << attempt.saturating_sub(1).min(16));
+            Disposition::RetryAfter(doubled.min(self.max))
+        } else {
+            Disposition::DeadLetter(Rejection {
+                error,
+                attempts: attempt,
+            })
+        }
+    }
+}

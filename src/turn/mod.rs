@@ -1,0 +1,396 @@
+//! One activity, start to end: begin, advance, commit, publish, disposition.
+//!
+//! The order of the steps is what makes a turn happen exactly once, and it is written here and nowhere else. Nothing
+//! leaves the process before COMMIT; COMMIT stores the replies with the effects; only what is stored is published; only
+//! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
+//! applied.
+
+mod failure;
+mod outage;
+mod parked;
+mod play;
+mod replies;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
+pub use outage::{Infrastructure, Outage};
+pub use parked::ParkedRun;
+pub use replies::apology;
+
+use crate::model::{Activity, EnvId, InboundMessage, Outbound, TraceContext, decode};
+use crate::ports::{
+    Begin, Begun, Claim, Clock, Commit, Committed, Destination, NewId, Opening, Publisher,
+    StateSlot, TransportError, TurnStore,
+};
+use crate::registry::Registry;
+use crate::telemetry::TurnSpan;
+use play::Played;
+
+/// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
+const CONFLICTS_BEFORE_LEASE: u32 = 3;
+/// The longest a turn waits before it looks again whether a busy conversation is free.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+
+/// What turns are run by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Greentic environment that activities belong to.
+    pub env: EnvId,
+    /// The largest body taken, in bytes.
+    pub payload_bytes: usize,
+    /// How a flow's own failures are tried again.
+    pub retry: RetryPolicy,
+    /// How long a flow may take between BEGIN and COMMIT, infrastructure that is away not counted.
+    pub turn_timeout: Duration,
+    /// How long a lease outlives its holder.
+    pub lease_ttl: Duration,
+    /// How long a flow waits for its answer.
+    pub wait_ttl: Duration,
+}
+
+/// The parts that every turn uses.
+pub struct Turns<S, P> {
+    /// Where sessions, state and applied keys are.
+    pub store: Arc<S>,
+    /// Where replies go.
+    pub publisher: Arc<P>,
+    /// The flows.
+    pub registry: Arc<Registry>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// New ids.
+    pub ids: Arc<dyn NewId>,
+    /// Who is waiting for infrastructure.
+    pub outage: Outage,
+    /// The settings.
+    pub config: Config,
+}
+
+/// How a turn ended, for the one who settles the delivery and for those who count.
+#[derive(Debug)]
+pub struct Ended {
+    /// What happens to the delivery.
+    pub disposition: Disposition,
+    /// What was applied; nothing if it had been applied before, or failed.
+    pub applied: Option<Applied>,
+    /// How many replies were published.
+    pub replies: usize,
+    /// How often COMMIT found that another turn came first.
+    pub conflicts: u32,
+    /// How often BEGIN found the conversation taken.
+    pub busy: u32,
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// It took a parked flow.
+    pub resumed: bool,
+    /// It ended in a wait.
+    pub parked: bool,
+}
+
+impl Ended {
+    fn with(disposition: Disposition) -> Self {
+        Self {
+            disposition,
+            applied: None,
+            replies: 0,
+            conflicts: 0,
+            busy: 0,
+        }
+    }
+
+    /// The end of a message that is no activity.
+    pub fn rejected(error: TurnError) -> Self {
+        Self::with(Disposition::DeadLetter(Rejection { error, attempts: 1 }))
+    }
+
+    /// The end of a turn that was cut off because its worker stops: another one takes it at once.
+    pub fn interrupted() -> Self {
+        Self::with(Disposition::RetryAfter(Duration::ZERO))
+    }
+}
+
+impl<S: TurnStore, P: Publisher> Turns<S, P> {
+    /// Reads a message. What cannot be read is put aside at once.
+    pub fn read(&self, message: &InboundMessage) -> Result<Activity, TurnError> {
+        let (bytes, limit) = (message.body.len(), self.config.payload_bytes);
+        if bytes > limit {
+            return Err(TurnError::PayloadTooLarge { bytes, limit });
+        }
+        Ok(decode(message, &self.config.env)?)
+    }
+
+    /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
+    pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
+        let mut attempt = Attempt::new(self, activity, delivered, span);
+        match attempt.run().await {
+            Ok(applied) => attempt.ended(Disposition::Ack, applied),
+            Err(error) => {
+                attempt.give_up_lease().await;
+                let (code, number) = (error.code(), attempt.number);
+                let disposition = self.config.retry.decide(error, number);
+                if let Disposition::RetryAfter(pause) = &disposition {
+                    tracing::warn!(
+                        code,
+                        attempt = number,
+                        ?pause,
+                        "turn failed and will be tried again"
+                    );
+                }
+                attempt.ended(disposition, None)
+            }
+        }
+    }
+}
+
+/// One attempt at one activity.
+struct Attempt<'a, S, P> {
+    turns: &'a Turns<S, P>,
+    activity: &'a Activity,
+    span: &'a TurnSpan,
+    /// Names this attempt as the holder of the lease.
+    token: String,
+    exclusive: bool,
+    redelivered: bool,
+    /// Which attempt it is, from 1.
+    number: u32,
+    conflicts: u32,
+    busy: u32,
+    replies: usize,
+    /// State that the entry flow may read, asked for with BEGIN.
+    foreseen: Vec<StateSlot>,
+    trace: TraceContext,
+}
+
+impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
+    fn new(
+        turns: &'a Turns<S, P>,
+        activity: &'a Activity,
+        delivered: u64,
+        span: &'a TurnSpan,
+    ) -> Self {
+        let ids = &turns.ids;
+        let own = ids.span_id();
+        let inherited = activity.trace.as_ref().and_then(|trace| trace.child(&own));
+        let trace = inherited.unwrap_or_else(|| TraceContext {
+            traceparent: format!("00-{}-{own}-01", ids.trace_id()),
+            tracestate: None,
+        });
+        let redelivered = delivered > 1;
+        Self {
+            turns,
+            activity,
+            span,
+            token: ids.uuid(),
+            exclusive: redelivered,
+            redelivered,
+            number: 1,
+            conflicts: 0,
+            busy: 0,
+            replies: 0,
+            foreseen: turns.foreseen_state(activity),
+            trace,
+        }
+    }
+
+    fn ended(self, disposition: Disposition, applied: Option<Applied>) -> Ended {
+        let Self {
+            replies,
+            conflicts,
+            busy,
+            ..
+        } = self;
+        Ended {
+            disposition,
+            applied,
+            replies,
+            conflicts,
+            busy,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Option<Applied>, TurnError> {
+        loop {
+            let opening = match self.begin().await? {
+                Begun::Ready(opening) => opening,
+                Begun::Busy { retry_after } => {
+                    self.busy += 1;
+                    let pause = retry_after
+                        .min(BUSY_PAUSE)
+                        .mul_f64(0.5 + 0.5 * fastrand::f64());
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Begun::Applied(outbox) => {
+                    self.publish(&outbox).await?;
+                    return Ok(None);
+                }
+            };
+            self.count(&opening)?;
+            let played = self.play_in_time(&opening).await?;
+            self.check_sizes(&played.outbox)?;
+            match self.commit(&opening, &played).await? {
+                Committed::Done => {
+                    self.publish(&played.outbox).await?;
+                    return Ok(Some(played.applied()));
+                }
+                Committed::AlreadyApplied(outbox) => {
+                    self.publish(&outbox).await?;
+                    return Ok(None);
+                }
+                Committed::Conflict => {
+                    self.conflicts += 1;
+                    self.exclusive |= self.conflicts >= CONFLICTS_BEFORE_LEASE;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Begun, TurnError> {
+        let claim = if self.exclusive {
+            Claim::Exclusive {
+                token: &self.token,
+                ttl: self.turns.config.lease_ttl,
+            }
+        } else {
+            Claim::Optimistic
+        };
+        let begin = Begin {
+            activity: self.activity,
+            claim,
+            resume: !self.activity.target.is_explicit(),
+            state: &self.foreseen,
+        };
+        Ok(self
+            .turns
+            .outage
+            .ride_out("begin", || self.turns.store.begin(&begin))
+            .await?)
+    }
+
+    /// Counts the attempts of a message that keeps coming back: those that ended in a worker's death left no other
+    /// trace than the claim that BEGIN counted.
+    fn count(&mut self, opening: &Opening) -> Result<(), TurnError> {
+        if self.redelivered {
+            self.number = opening.claims.saturating_add(1);
+        }
+        let attempts = self.turns.config.retry.attempts;
+        if self.number > attempts {
+            self.number = attempts;
+            return Err(TurnError::AttemptsExhausted { attempts });
+        }
+        Ok(())
+    }
+
+    /// Plays with a limit on the time that it takes; time spent waiting for infrastructure is not the flow's fault.
+    async fn play_in_time(&self, opening: &Opening) -> Result<Played, TurnError> {
+        let limit = self.turns.config.turn_timeout;
+        let playing = self.play(opening);
+        tokio::pin!(playing);
+        loop {
+            tokio::select! {
+                biased;
+                played = &mut playing => return played,
+                () = tokio::time::sleep(limit) => {
+                    if !self.turns.outage.is_active() {
+                        return Err(TurnError::TimedOut { limit });
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_sizes(&self, outbox: &[Outbound]) -> Result<(), TurnError> {
+        let limit = self.turns.publisher.max_message_bytes();
+        let Activity {
+            env, tenant, key, ..
+        } = self.activity;
+        for (n, message) in outbox.iter().enumerate() {
+            let bytes =
+                message.body.get().len() + message.all_headers(env, tenant, key, n).wire_len();
+            if bytes > limit {
+                return Err(TurnError::ReplyTooLarge {
+                    n: n + 1,
+                    bytes,
+                    limit,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, opening: &Opening, played: &Played) -> Result<Committed, TurnError> {
+        let commit = Commit {
+            activity: self.activity,
+            lease: self.exclusive.then_some(self.token.as_str()),
+            head: opening.head.as_ref(),
+            taken: played.taken(),
+            park: played.park(),
+            state_read: &played.state_read,
+            state_written: &played.state_written,
+            outbox: &played.outbox,
+        };
+        Ok(self
+            .turns
+            .outage
+            .ride_out("commit", || self.turns.store.commit(&commit))
+            .await?)
+    }
+
+    /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
+    async fn publish(&mut self, outbox: &[Outbound]) -> Result<(), TurnError> {
+        let Activity {
+            env, tenant, key, ..
+        } = self.activity;
+        for (n, message) in outbox.iter().enumerate() {
+            let headers = message.all_headers(env, tenant, key, n);
+            let body = Bytes::copy_from_slice(message.body.get().as_bytes());
+            let publisher = &self.turns.publisher;
+            let sent = self
+                .turns
+                .outage
+                .ride_out("publish", || {
+                    publisher.publish(Destination::Outbound(tenant), &headers, body.clone())
+                })
+                .await;
+            if let Err(TransportError::TooLarge(reason)) = sent {
+                // COMMIT has checked the size; the server's limit was lowered since. The effects are applied, so the
+                // reply is what is lost, and that must be seen.
+                tracing::error!(
+                    reason,
+                    n,
+                    "a stored reply does not fit into a message any more and was dropped"
+                );
+            }
+        }
+        self.replies = outbox.len();
+        if !outbox.is_empty() {
+            self.note_published().await;
+        }
+        Ok(())
+    }
+
+    /// Notes that the replies are out, before the delivery is settled. A copy of the activity may come when the stream no
+    /// longer recognises the replies, and must then find nothing to publish.
+    async fn note_published(&self) {
+        let store = &self.turns.store;
+        let note = || store.published(self.activity);
+        if let Err(error) = self.turns.outage.ride_out("published", note).await {
+            tracing::error!(error = %error, "the outbox of a published turn stays until it expires");
+        }
+    }
+
+    /// A lease that cannot be given up expires by itself.
+    async fn give_up_lease(&self) {
+        if self.exclusive
+            && let Err(error) = self.turns.store.release(self.activity, &self.token).await
+        {
+            tracing::debug!(error = %error, "the lease stays until it expires");
+        }
+    }
+}

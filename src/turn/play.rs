@@ -1,0 +1,280 @@
+//! The part of a turn between BEGIN and COMMIT: choose the flow, run the machine, gather what it changes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use greentic_types::{SessionData, SessionKey};
+use serde_json::Value;
+
+use super::failure::TurnError;
+use super::parked::{FoundWait, ParkedRun, session};
+use super::replies::Origin;
+use super::{Applied, Attempt, Turns};
+use crate::flow::{self, Ask, Context, Effects, Event, Run, Step, Wait};
+use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
+use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
+use crate::registry::{BoundPack, Entry};
+
+/// What a run of the machine came to: everything that COMMIT applies.
+pub struct Played {
+    taken: Option<FoundWait>,
+    parked: Option<Parked>,
+    /// The state that was read, and what it was.
+    pub state_read: Vec<(StateSlot, Option<String>)>,
+    /// The state that is written.
+    pub state_written: Vec<(StateSlot, String)>,
+    /// The replies.
+    pub outbox: Vec<Outbound>,
+}
+
+struct Parked {
+    key: SessionKey,
+    data: SessionData,
+    correlation: Option<String>,
+    ttl: Duration,
+}
+
+impl Played {
+    /// The wait that COMMIT clears.
+    pub fn taken(&self) -> Option<Taken<'_>> {
+        self.taken.as_ref().map(|found| Taken {
+            key: &found.key,
+            correlation: found.correlation.as_deref(),
+            shadowed: &found.shadowed,
+        })
+    }
+
+    /// The wait that COMMIT registers.
+    pub fn park(&self) -> Option<Park<'_>> {
+        self.parked.as_ref().map(|parked| Park {
+            key: &parked.key,
+            data: &parked.data,
+            correlation: parked.correlation.as_deref(),
+            ttl: parked.ttl,
+        })
+    }
+
+    /// What the turn did, once it is committed.
+    pub fn applied(&self) -> Applied {
+        Applied {
+            resumed: self.taken.is_some(),
+            parked: self.parked.is_some(),
+        }
+    }
+}
+
+impl<S: TurnStore, P: Publisher> Turns<S, P> {
+    /// The state that the activity's entry flow may read: asked for with BEGIN, it costs no trip of its own. The flow
+    /// that resumes is mostly the same one.
+    pub(super) fn foreseen_state(&self, activity: &Activity) -> Vec<StateSlot> {
+        let Ok(Entry { pack, flow }) = self.registry.entry(&activity.tenant, &activity.target)
+        else {
+            return Vec::new();
+        };
+        let keys = pack.program.state_keys(&flow).iter();
+        keys.map(|(flow, key)| StateSlot {
+            pack: pack.id,
+            flow: flow.clone(),
+            key: key.clone(),
+        })
+        .collect()
+    }
+}
+
+impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
+    /// Runs the flow that the activity resumes or starts.
+    pub(super) async fn play(&self, opening: &Opening) -> Result<Played, TurnError> {
+        let (pack, run, found) = self.choose(opening.wait.as_deref())?;
+        let mut state = StateReads::foreseen(&self.foreseen, &opening.state);
+        let (wait, effects) = self.drive(&pack, run, &mut state).await?;
+        let correlation =
+            (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
+        if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
+            self.span.correlation(made);
+        }
+        for line in &effects.logs {
+            tracing::info!(line = %line, "flow log");
+        }
+        let origin = Origin {
+            activity: self.activity,
+            pack: pack.id,
+            trace: Some(&self.trace),
+        };
+        let outbox = origin.messages(effects.replies, correlation.as_deref())?;
+        let shadowed = FoundWait::shadows(found.as_ref(), opening.head.as_ref());
+        let parked = wait
+            .map(|wait| self.park(&pack.id, wait, correlation, shadowed))
+            .transpose()?;
+        let mut state_written = Vec::with_capacity(effects.state.len());
+        for write in effects.state {
+            let slot = StateSlot {
+                pack: pack.id,
+                flow: write.flow,
+                key: write.key,
+            };
+            state_written.push((slot, serde_json::to_string(&write.value)?));
+        }
+        Ok(Played {
+            taken: found,
+            parked,
+            state_read: state.read,
+            state_written,
+            outbox,
+        })
+    }
+
+    /// A parked flow goes on; without one the activity's entry flow starts.
+    fn choose(
+        &self,
+        wait: Option<&ParkedWait>,
+    ) -> Result<(Arc<BoundPack>, Run, Option<FoundWait>), TurnError> {
+        let (registry, tenant) = (&self.turns.registry, &self.activity.tenant);
+        let Some(wait) = wait else {
+            let Entry { pack, flow } = registry.entry(tenant, &self.activity.target)?;
+            self.span.flow(&pack.id, &flow);
+            return Ok((pack, Run::fresh(flow), None));
+        };
+        let (found, snapshot) = FoundWait::read(wait)?;
+        let flow = &wait.data.flow_id;
+        self.span.flow(&found.pack, flow);
+        if let Some(trace) = &found.trace {
+            self.span.parked_in(trace);
+        }
+        let gone = || TurnError::WaitPackGone {
+            pack: found.pack.to_string(),
+            flow: flow.to_string(),
+        };
+        let pack = Arc::clone(registry.pack(tenant, &found.pack).ok_or_else(gone)?);
+        Ok((pack, Run::parked(snapshot), Some(found)))
+    }
+
+    /// Calls the machine until it waits or is over, and answers what it asks.
+    async fn drive(
+        &self,
+        pack: &BoundPack,
+        run: Run,
+        state: &mut StateReads,
+    ) -> Result<(Option<Wait>, Effects), TurnError> {
+        let mut run = Box::new(run);
+        let mut event = Event::Activity(self.activity.payload.clone());
+        loop {
+            let context = Context {
+                program: &pack.program,
+                env: &pack.env,
+                now: self.turns.clock.now(),
+            };
+            match advance(&context, run, event)? {
+                Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
+                Step::Finished(effects) => return Ok((None, effects)),
+                Step::Ask(asking, Ask::State { flow, key }) => {
+                    run = asking;
+                    event = Event::State(self.read_state(pack.id, flow, key, state).await?);
+                }
+            }
+        }
+    }
+
+    async fn read_state(
+        &self,
+        pack: PackId,
+        flow: FlowId,
+        key: String,
+        state: &mut StateReads,
+    ) -> Result<Option<Value>, TurnError> {
+        let slot = StateSlot { pack, flow, key };
+        let raw = match state.take_foreseen(&slot) {
+            Some(raw) => raw,
+            None => {
+                let (turns, slots) = (self.turns, std::slice::from_ref(&slot));
+                let read = || turns.store.read_state(self.activity, slots);
+                turns
+                    .outage
+                    .ride_out("read state", read)
+                    .await?
+                    .into_iter()
+                    .next()
+                    .flatten()
+            }
+        };
+        let corrupt = |reason| StoreError::Corrupt {
+            what: format!("state `{}` of flow `{}`", slot.key, slot.flow),
+            reason,
+        };
+        // Another program may have written it, and deeper than a parked run could be read back with it.
+        if raw
+            .as_ref()
+            .is_some_and(|raw| too_deep_at(raw.as_bytes(), MAX_DEPTH).is_some())
+        {
+            return Err(corrupt(format!("it nests deeper than {MAX_DEPTH} levels")).into());
+        }
+        let value = raw.as_deref().map(serde_json::from_str).transpose();
+        let value = value.map_err(|error| corrupt(error.to_string()))?;
+        state.read.push((slot, raw));
+        Ok(value)
+    }
+
+    /// A wait needs to know where its answer will come from.
+    fn park(
+        &self,
+        pack: &PackId,
+        wait: Wait,
+        correlation: Option<String>,
+        shadowed: Vec<SessionKey>,
+    ) -> Result<Parked, TurnError> {
+        if self.activity.reply_scope.is_none() {
+            return Err(TurnError::ReplyScopeMissing);
+        }
+        let context = |run| ParkedRun {
+            correlation: correlation.clone(),
+            shadowed,
+            trace: Some(self.trace.clone()),
+            run,
+        };
+        let data = session(self.activity, pack, wait, context)?;
+        Ok(Parked {
+            key: SessionKey::new(self.turns.ids.uuid()),
+            data,
+            correlation,
+            ttl: self.turns.config.wait_ttl,
+        })
+    }
+}
+
+/// The machine is ours, but a panic in it must cost one message and not the worker.
+fn advance(context: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, TurnError> {
+    let stepped = catch_unwind(AssertUnwindSafe(|| flow::advance(context, run, event)));
+    match stepped {
+        Ok(step) => Ok(step?),
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(TurnError::Panicked(
+                said.unwrap_or_else(|| "no message".to_owned()),
+            ))
+        }
+    }
+}
+
+/// The state that a turn has at hand, and what of it the flow has really read: COMMIT checks only that.
+struct StateReads {
+    foreseen: Vec<(StateSlot, Option<String>)>,
+    read: Vec<(StateSlot, Option<String>)>,
+}
+
+impl StateReads {
+    fn foreseen(slots: &[StateSlot], values: &[Option<String>]) -> Self {
+        Self {
+            foreseen: slots.iter().cloned().zip(values.iter().cloned()).collect(),
+            read: Vec::new(),
+        }
+    }
+
+    fn take_foreseen(&mut self, slot: &StateSlot) -> Option<Option<String>> {
+        let at = self
+            .foreseen
+            .iter()
+            .position(|(foreseen, _)| foreseen == slot)?;
+        Some(self.foreseen.swap_remove(at).1)
+    }
+}

@@ -1,0 +1,353 @@
+//! From what a flow emitted to the messages that are published.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use greentic_types::messaging::extensions::ext_keys;
+use greentic_types::{Attachment, ChannelMessageEnvelope, Destination, ReplyScope};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::flow::Reply;
+use crate::model::{
+    Activity, Headers, Outbound, OutboundHeaders, PackId, TraceContext, apology_id, header,
+};
+
+/// The media type of an adaptive card.
+const CARD_TYPE: &str = "application/vnd.microsoft.card.adaptive";
+/// Where an emitted payload goes that is more than text, attachments, metadata and destinations.
+const PAYLOAD_EXTENSION: &str = "payload";
+
+/// What all replies of a turn have in common.
+pub struct Origin<'a> {
+    /// The activity that they answer.
+    pub activity: &'a Activity,
+    /// The pack whose flow speaks.
+    pub pack: PackId,
+    /// The turn's trace context.
+    pub trace: Option<&'a TraceContext>,
+}
+
+impl Origin<'_> {
+    /// Makes a message of each reply. The last one carries the correlation id, if the flow waits for an answer to it.
+    pub fn messages(
+        &self,
+        replies: Vec<Reply>,
+        correlation: Option<&str>,
+    ) -> Result<Vec<Outbound>, serde_json::Error> {
+        let last = replies.len().saturating_sub(1);
+        let each = replies.into_iter().enumerate();
+        each.map(|(n, reply)| self.message(n, reply, correlation.filter(|_| n == last)))
+            .collect()
+    }
+
+    fn message(
+        &self,
+        n: usize,
+        reply: Reply,
+        correlation: Option<&str>,
+    ) -> Result<Outbound, serde_json::Error> {
+        let id = format!("{}:{n}", self.activity.key);
+        let envelope = envelope(self.activity, id, Content::of(reply.payload), correlation);
+        Ok(Outbound {
+            headers: OutboundHeaders {
+                pack: self.pack,
+                flow: reply.flow,
+                correlation: correlation.map(str::to_owned),
+                trace: self.trace.cloned(),
+            },
+            body: RawValue::from_string(serde_json::to_string(&envelope)?)?,
+        })
+    }
+}
+
+/// What a user is told whose message was put aside: the headers and the body.
+pub fn apology(activity: &Activity, text: &str) -> Result<(Headers, Bytes), serde_json::Error> {
+    let mut headers = Headers::default();
+    headers.push(header::MSG_ID, apology_id(&activity.tenant, &activity.key));
+    headers.push(header::IN_REPLY_TO, activity.key.as_str());
+    headers.push(header::TENANT, activity.tenant.as_str());
+    headers.push(header::ENV, activity.env.as_str());
+    let content = Content {
+        text: Some(text.to_owned()),
+        ..Content::default()
+    };
+    let envelope = envelope(activity, format!("{}:apology", activity.key), content, None);
+    Ok((headers, serde_json::to_vec(&envelope)?.into()))
+}
+
+fn envelope(
+    activity: &Activity,
+    id: String,
+    content: Content,
+    correlation: Option<&str>,
+) -> ChannelMessageEnvelope {
+    let mut metadata = content.metadata;
+    if let Some(correlation) = correlation {
+        metadata.insert("correlation_id".to_owned(), correlation.to_owned());
+    }
+    let scope = activity.base_scope();
+    ChannelMessageEnvelope {
+        id,
+        tenant: activity.tenant_ctx(),
+        channel: activity.channel.clone(),
+        session_id: activity.session_id.clone(),
+        reply_scope: scope.map(|scope| ReplyScope {
+            correlation: correlation.map(str::to_owned),
+            ..scope
+        }),
+        from: None,
+        to: content.to,
+        correlation_id: correlation.map(str::to_owned),
+        text: content.text,
+        attachments: content.attachments,
+        metadata,
+        extensions: content.extensions,
+    }
+}
+
+/// An emitted payload, sorted into the envelope's fields.
+#[derive(Default)]
+struct Content {
+    text: Option<String>,
+    to: Vec<Destination>,
+    attachments: Vec<Attachment>,
+    metadata: BTreeMap<String, String>,
+    extensions: BTreeMap<String, Value>,
+}
+
+impl Content {
+    /// Sorts a payload. What fits no field of the envelope, or would change by being put there, is kept whole under the
+    /// extension `payload`.
+    fn of(payload: Value) -> Self {
+        match payload {
+            Value::String(text) => Self {
+                text: Some(text),
+                ..Self::default()
+            },
+            Value::Object(fields) if is_card(&fields) => {
+                Self::default().with_card(Value::Object(fields))
+            }
+            Value::Object(fields) => Self::of_object(fields),
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => Self {
+                extensions: BTreeMap::from([(PAYLOAD_EXTENSION.to_owned(), other)]),
+                ..Self::default()
+            },
+        }
+    }
+
+    fn of_object(fields: Map<String, Value>) -> Self {
+        let mut content = Self::default();
+        let mut lossless = true;
+        for (name, value) in &fields {
+            lossless &= match (name.as_str(), value) {
+                ("text", Value::String(text)) => {
+                    content.text = Some(text.clone());
+                    true
+                }
+                ("text", Value::Null) => true,
+                ("text", other) => {
+                    content.text = Some(other.to_string());
+                    false
+                }
+                ("metadata", Value::Object(entries)) => content.take_metadata(entries),
+                ("attachments", list) => take_list(list, &mut content.attachments),
+                ("to", list) => take_list(list, &mut content.to),
+                ("extensions", Value::Object(entries)) => {
+                    content.extensions.extend(entries.clone());
+                    true
+                }
+                _ => false,
+            };
+        }
+        // The names under which card components hand a rendered card on.
+        let card = [
+            "renderedCard",
+            "rendered_card",
+            "card",
+            ext_keys::ADAPTIVE_CARD,
+        ]
+        .iter()
+        .find_map(|name| fields.get(*name));
+        if let Some(card) = card.filter(|card| card.as_object().is_some_and(is_card)) {
+            content = content.with_card(card.clone());
+        }
+        if !lossless {
+            content
+                .extensions
+                .insert(PAYLOAD_EXTENSION.to_owned(), Value::Object(fields));
+        }
+        content
+    }
+
+    fn with_card(mut self, card: Value) -> Self {
+        self.extensions
+            .insert(ext_keys::ADAPTIVE_CARD.to_owned(), card.clone());
+        self.attachments.push(Attachment {
+            mime_type: CARD_TYPE.to_owned(),
+            content: Some(card),
+            ..Attachment::default()
+        });
+        self
+    }
+
+    /// The envelope's metadata are strings; other values are kept as their JSON, and the payload whole besides.
+    fn take_metadata(&mut self, entries: &Map<String, Value>) -> bool {
+        let mut lossless = true;
+        for (name, value) in entries {
+            let text = value.as_str().map(str::to_owned).unwrap_or_else(|| {
+                lossless = false;
+                value.to_string()
+            });
+            self.metadata.insert(name.clone(), text);
+        }
+        lossless
+    }
+}
+
+fn is_card(fields: &Map<String, Value>) -> bool {
+    fields.get("type").and_then(Value::as_str) == Some("AdaptiveCard")
+}
+
+fn take_list<T: serde::de::DeserializeOwned>(list: &Value, into: &mut Vec<T>) -> bool {
+    match serde_json::from_value(list.clone()) {
+        Ok(mut items) => {
+            into.append(&mut items);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{EnvId, FlowId, InboundMessage, TenantId, decode};
+
+    fn activity() -> Activity {
+        let body = json!({
+            "id": "m1", "channel": "webchat", "from": {"id": "u1"},
+            "reply_scope": {"conversation": "c1", "thread": "t1", "correlation": "old"},
+        });
+        let message = InboundMessage {
+            tenant: TenantId::new("dev.local").unwrap(),
+            headers: Headers::default(),
+            body: body.to_string().into(),
+            sequence: None,
+        };
+        decode(&message, &EnvId::new("dev").unwrap()).unwrap()
+    }
+
+    fn messages(payloads: &[Value], correlation: Option<&str>) -> Vec<(OutboundHeaders, Value)> {
+        let activity = activity();
+        let pack = PackId::of_archive(b"pack");
+        let origin = Origin {
+            activity: &activity,
+            pack,
+            trace: None,
+        };
+        let flow = FlowId::new("main").unwrap();
+        let replies = payloads.iter().map(|payload| Reply {
+            flow: flow.clone(),
+            payload: payload.clone(),
+        });
+        let messages = origin.messages(replies.collect(), correlation).unwrap();
+        messages
+            .into_iter()
+            .map(|m| (m.headers, serde_json::from_str(m.body.get()).unwrap()))
+            .collect()
+    }
+
+    /// Checks some fields of the envelope that a payload becomes.
+    #[track_caller]
+    fn check(payload: &Value, expected: &[(&str, Value)]) {
+        let (_, body) = messages(std::slice::from_ref(payload), None).remove(0);
+        for (pointer, value) in expected {
+            let found = body.pointer(pointer).cloned().unwrap_or(Value::Null);
+            assert_eq!(found, *value, "{pointer} of {body}");
+        }
+    }
+
+    #[test]
+    fn fields_of_the_envelope_go_there_and_anything_else_is_kept_whole() {
+        check(
+            &json!("hi"),
+            &[("/text", json!("hi")), ("/extensions", Value::Null)],
+        );
+        check(
+            &json!({"text": "hi"}),
+            &[("/text", json!("hi")), ("/extensions", Value::Null)],
+        );
+        let rich = json!({"text": "hi", "metadata": {"a": "b"}, "to": [{"id": "x"}],
+                          "attachments": [{"mime_type": "image/png", "url": "u"}]});
+        check(
+            &rich,
+            &[
+                ("/metadata/a", json!("b")),
+                ("/to/0/id", json!("x")),
+                ("/extensions", Value::Null),
+            ],
+        );
+        check(
+            &json!({"text": 5}),
+            &[
+                ("/text", json!("5")),
+                ("/extensions/payload", json!({"text": 5})),
+            ],
+        );
+        check(
+            &json!({"text": "hi", "x": 1}),
+            &[("/text", json!("hi")), ("/extensions/payload/x", json!(1))],
+        );
+        let numbers = json!({"metadata": {"n": 1}});
+        check(
+            &numbers,
+            &[
+                ("/metadata/n", json!("1")),
+                ("/extensions/payload", numbers.clone()),
+            ],
+        );
+        check(&json!([1, 2]), &[("/extensions/payload", json!([1, 2]))]);
+        check(
+            &json!({"attachments": [5]}),
+            &[("/extensions/payload/attachments", json!([5]))],
+        );
+    }
+
+    #[test]
+    fn a_card_is_an_attachment_of_its_media_type() {
+        let card = json!({"type": "AdaptiveCard", "body": []});
+        let expected = [
+            ("/attachments/0/mime_type", json!(CARD_TYPE)),
+            ("/attachments/0/content", card.clone()),
+            ("/extensions/adaptive_card", card.clone()),
+        ];
+        check(&card, &expected);
+        check(&json!({"renderedCard": card.clone()}), &expected);
+    }
+
+    #[test]
+    fn only_the_last_reply_of_a_waiting_turn_carries_the_correlation() {
+        let both = messages(&[json!("a"), json!("b")], Some("k"));
+        let (first, last) = (&both[0], &both[1]);
+        assert_eq!(first.0.correlation, None);
+        assert_eq!(
+            first.1.pointer("/reply_scope"),
+            Some(&json!({"conversation": "c1", "thread": "t1"}))
+        );
+        assert_eq!(last.0.correlation.as_deref(), Some("k"));
+        for place in [
+            "/correlation_id",
+            "/metadata/correlation_id",
+            "/reply_scope/correlation",
+        ] {
+            assert_eq!(last.1.pointer(place), Some(&json!("k")), "{place}");
+        }
+        assert_eq!(
+            (&first.1["id"], &last.1["id"]),
+            (&json!("m1:0"), &json!("m1:1"))
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! What a dead letter says beside the untouched body, and what of it is published when it is replayed.
+
+use crate::model::{
+    Activity, Headers, InboundMessage, dead_letter_id, header, id_in_body, key_from_headers,
+};
+use crate::turn::Rejection;
+use time::OffsetDateTime;
+
+/// The longest reason in words, in bytes: headers count against the server's `max_payload`.
+const MAX_REASON: usize = 1_024;
+
+/// What only a dead letter has. A provider that sends such a header says nothing of ours by it.
+const REASON: [&str; 3] = [header::ERROR_CODE, header::ERROR, header::ATTEMPTS];
+
+/// The original headers, with the reason beside them. The original `Nats-Msg-Id` gives way to the dead letter's own; it
+/// stays as the idempotency key, so that a replay is the same activity.
+pub fn headers(
+    message: &InboundMessage,
+    activity: Option<&Activity>,
+    rejection: &Rejection,
+) -> Headers {
+    let mut headers = without_reason(&message.headers);
+    keep_key(&mut headers, message.headers.get(header::MSG_ID));
+    if let Some(sequence) = message.sequence {
+        let key = activity
+            .map(|activity| activity.key.clone())
+            .or_else(|| key_from_headers(&message.headers));
+        headers.push(
+            header::MSG_ID,
+            dead_letter_id(&message.tenant, key.as_ref(), sequence),
+        );
+    }
+    headers.push(header::ERROR_CODE, rejection.error.code());
+    headers.push(header::ERROR, one_line(rejection.error.to_string()));
+    headers.push(header::ATTEMPTS, rejection.attempts.to_string());
+    headers
+}
+
+/// The headers under which the untouched body of a dead letter is published again, and the name under which it will be
+/// applied at most once. The message id is new, and the same whenever this dead letter is replayed: it alone names a message
+/// that never had a name. One that is named by its body in a way that no header can repeat goes without.
+pub fn replayed(dead: &Headers, body: &[u8], sequence: u64, stored: OffsetDateTime) -> Headers {
+    let mut headers = without_reason(dead);
+    // Without a name in the headers it was the one in the body, which the new message id must not outrank.
+    let in_body = id_in_body(body);
+    keep_key(
+        &mut headers,
+        in_body.as_deref().filter(|id| fits_a_header(id)),
+    );
+    let only_body_names_it = in_body.is_some() && !is_named(&headers);
+    if !only_body_names_it {
+        let nanos = stored.unix_timestamp_nanos();
+        headers.push(header::MSG_ID, format!("replay-{sequence}-{nanos}"));
+    }
+    headers
+}
+
+/// Whether a value comes out of a header as it went in.
+fn fits_a_header(value: &str) -> bool {
+    value.trim() == value && !value.contains(char::is_control)
+}
+
+/// The name under which the message of a dead letter is applied, as its provider wrote it.
+pub fn name(dead: &Headers, body: &[u8]) -> Option<String> {
+    let named = dead.get(header::IDEMPOTENCY_KEY).map(str::to_owned);
+    named
+        .filter(|name| !name.is_empty())
+        .or_else(|| id_in_body(body))
+}
+
+fn without_reason(headers: &Headers) -> Headers {
+    let ours = |name: &str| {
+        let mut names = REASON.iter().chain([&header::MSG_ID]);
+        names.any(|ours| name.eq_ignore_ascii_case(ours))
+    };
+    headers.iter().filter(|(name, _)| !ours(name)).collect()
+}
+
+fn is_named(headers: &Headers) -> bool {
+    headers
+        .get(header::IDEMPOTENCY_KEY)
+        .is_some_and(|name| !name.is_empty())
+}
+
+/// Makes sure that the headers name the message; an empty name is none.
+fn keep_key(headers: &mut Headers, name: Option<&str>) {
+    let Some(name) = name.filter(|name| !name.is_empty() && !is_named(headers)) else {
+        return;
+    };
+    let others = headers
+        .iter()
+        .filter(|(other, _)| !other.eq_ignore_ascii_case(header::IDEMPOTENCY_KEY));
+    let mut named: Headers = others.collect();
+    named.push(header::IDEMPOTENCY_KEY, name);
+    *headers = named;
+}
+
+/// Headers hold no line breaks, and a reason may quote the message.
+fn one_line(reason: String) -> String {
+    let mut line = reason.replace(|c: char| c.is_control(), " ");
+    if line.len() > MAX_REASON {
+        let end = (0..=MAX_REASON)
+            .rev()
+            .find(|at| line.is_char_boundary(*at))
+            .unwrap_or(0);
+        line.truncate(end);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TenantId;
+    use crate::turn::TurnError;
+
+    #[test]
+    fn a_dead_letter_keeps_the_logical_name_and_gets_its_own_message_id() {
+        let message = InboundMessage {
+            tenant: TenantId::new("t").unwrap(),
+            headers: [
+                ("nats-msg-id", "m1"),
+                ("X-Other", "kept"),
+                ("greentic-idempotency-key", ""),
+                ("greentic-error-code", "forged"),
+            ]
+            .into_iter()
+            .collect(),
+            body: "{".into(),
+            sequence: Some(7),
+        };
+        let error = TurnError::Panicked("a\nb".to_owned() + &"é".repeat(MAX_REASON));
+        let headers = headers(&message, None, &Rejection { error, attempts: 3 });
+        assert_eq!(headers.get(header::IDEMPOTENCY_KEY), Some("m1"));
+        assert_eq!(headers.get(header::MSG_ID), Some("t:m1:dead:7"));
+        assert_eq!(headers.get("X-Other"), Some("kept"));
+        assert_eq!(headers.get(header::ERROR_CODE), Some("panic"));
+        assert_eq!(headers.get(header::ATTEMPTS), Some("3"));
+        let reason = headers.get(header::ERROR).unwrap();
+        assert!(
+            reason.contains("a b") && reason.len() <= MAX_REASON,
+            "{reason}"
+        );
+    }
+
+    #[track_caller]
+    fn check_replay(dead: &[(&str, &str)], body: &str, key: Option<&str>) -> Headers {
+        let dead: Headers = dead.iter().copied().collect();
+        let stored = time::macros::datetime!(2026-01-01 0:00 UTC);
+        let replay = replayed(&dead, body.as_bytes(), 9, stored);
+        assert_eq!(replay.get(header::IDEMPOTENCY_KEY), key);
+        assert_eq!(name(&dead, body.as_bytes()).as_deref(), key);
+        assert_eq!(
+            replay.get(header::MSG_ID),
+            Some("replay-9-1767225600000000000")
+        );
+        for ours in REASON {
+            assert_eq!(replay.get(ours), None);
+        }
+        replay
+    }
+
+    #[test]
+    fn a_replay_is_the_same_activity_under_a_new_message_id() {
+        let dead = [
+            ("X-Other", "kept"),
+            ("greentic-idempotency-key", "m1"),
+            ("Nats-Msg-Id", "t:m1:dead:7"),
+            ("Greentic-Error-Code", "panic"),
+            ("Greentic-Error", "a"),
+            ("Greentic-Attempts", "3"),
+        ];
+        let replay = check_replay(&dead, r#"{"id":"body"}"#, Some("m1"));
+        assert_eq!(replay.get("X-Other"), Some("kept"));
+        check_replay(&dead[2..], r#"{"id":"body"}"#, Some("body"));
+        check_replay(&[(header::IDEMPOTENCY_KEY, "")], r#"{"id":"b"}"#, Some("b"));
+        check_replay(&dead[2..], r#"{"id":5}"#, None);
+        check_replay(&dead[2..], "{", None);
+        let replay = replayed(
+            &Headers::default(),
+            br#"{"id":"a\nb"}"#,
+            1,
+            OffsetDateTime::UNIX_EPOCH,
+        );
+        assert_eq!(replay, Headers::default(), "only the body can say its name");
+    }
+}

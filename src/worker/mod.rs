@@ -1,0 +1,155 @@
+//! Pulls deliveries, runs their turns in parallel, keeps each conversation in order, and drains when told to stop.
+
+pub mod dead_letter;
+mod lanes;
+mod pull;
+mod settle;
+mod slots;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::model::{Activity, TenantId, key_from_headers};
+use crate::ports::{Delivery, Inbound, Publisher, TurnStore};
+use crate::telemetry::{Metrics, TenantMetrics, TurnSpan};
+use crate::turn::Turns;
+use lanes::{Lanes, Place};
+pub use pull::IDLE_WAIT;
+use pull::Puller;
+use slots::{Slot, Slots};
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many turns run at once.
+    pub slots: usize,
+    /// The tenants to pull for, each with the most turns it may have at once.
+    pub tenants: Vec<(TenantId, usize)>,
+    /// How often to tell the transport that a message is still being worked on.
+    pub progress_every: Duration,
+    /// How long a stopping worker lets running turns finish.
+    pub drain_timeout: Duration,
+    /// What a user is told whose message was put aside, if anything.
+    pub apology: Option<String>,
+}
+
+/// A worker: the composition of an inbound transport with the turns.
+pub struct Worker<I, S, P> {
+    shared: Arc<Shared<I, S, P>>,
+    metrics: Arc<Metrics>,
+}
+
+/// What all loops and turns of a worker share.
+struct Shared<I, S, P> {
+    inbound: Arc<I>,
+    turns: Turns<S, P>,
+    lanes: Lanes,
+    /// Held by the one turn at a time that may be what kills workers.
+    suspect: Mutex<()>,
+    running: TaskTracker,
+    /// Tells running turns that the drain is over: what is not finished goes back.
+    hand_back: CancellationToken,
+    config: Config,
+}
+
+/// How a stopping worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every turn finished.
+    Completely,
+    /// The deadline came; this many messages were handed back.
+    HandedBack(usize),
+}
+
+impl<I, S, P> Worker<I, S, P>
+where
+    I: Inbound,
+    S: TurnStore,
+    P: Publisher,
+{
+    /// Puts a worker together. Nothing runs until [`Worker::run`].
+    pub fn new(inbound: Arc<I>, turns: Turns<S, P>, metrics: Arc<Metrics>, config: Config) -> Self {
+        let shared = Shared {
+            inbound,
+            turns,
+            lanes: Lanes::default(),
+            suspect: Mutex::default(),
+            running: TaskTracker::new(),
+            hand_back: CancellationToken::new(),
+            config,
+        };
+        Self {
+            shared: Arc::new(shared),
+            metrics,
+        }
+    }
+
+    /// Works until `stop` is cancelled, then stops pulling, lets running turns finish, and hands back the rest.
+    pub async fn run(self, stop: CancellationToken) -> Drained {
+        let config = &self.shared.config;
+        let slots = Arc::new(Semaphore::new(config.slots.max(1)));
+        let mut pullers = JoinSet::new();
+        for (tenant, limit) in &config.tenants {
+            let puller = Puller {
+                shared: Arc::clone(&self.shared),
+                tenant: tenant.clone(),
+                metrics: Arc::new(self.metrics.tenant(tenant)),
+                slots: Slots::new(&slots, *limit),
+                stop: stop.clone(),
+            };
+            pullers.spawn(puller.run());
+        }
+        while pullers.join_next().await.is_some() {}
+
+        let running = &self.shared.running;
+        running.close();
+        if tokio::time::timeout(config.drain_timeout, running.wait())
+            .await
+            .is_ok()
+        {
+            return Drained::Completely;
+        }
+        let unfinished = running.len();
+        self.shared.hand_back.cancel();
+        running.wait().await;
+        Drained::HandedBack(unfinished)
+    }
+}
+
+impl<I, S, P> Shared<I, S, P>
+where
+    I: Inbound,
+    S: TurnStore,
+    P: Publisher,
+{
+    /// Takes a message that was pulled: finds its place in its conversation now, while messages are in order, and runs
+    /// its turn in a task of its own.
+    fn accept(self: &Arc<Self>, delivery: I::Delivery, slot: Slot, metrics: &Arc<TenantMetrics>) {
+        let message = delivery.message();
+        let span = TurnSpan::new(&message.tenant);
+        let read = self.turns.read(message).map(|activity| {
+            span.activity(&activity);
+            let place = self.lanes.queue(&activity);
+            (activity, place)
+        });
+        if let (Err(_), Some(key)) = (&read, key_from_headers(&message.headers)) {
+            span.message(&key);
+        }
+        let (shared, metrics) = (Arc::clone(self), Arc::clone(metrics));
+        let inside = span.span().clone();
+        let turn = async move {
+            shared.handle(delivery, read, &metrics, &span).await;
+            drop(slot);
+        };
+        self.running.spawn(turn.instrument(inside));
+    }
+}
+
+/// An activity with its place in its conversation.
+type Queued = (Activity, Place);

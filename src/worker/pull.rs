@@ -1,0 +1,143 @@
+//! Pulls one tenant's messages: as many as there are slots for, never more, since what one replica hoards no other can
+//! run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::slots::{Reserved, Slots};
+use crate::model::TenantId;
+use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
+use crate::telemetry::TenantMetrics;
+
+/// How long an idle tenant's pull waits for a message before it is asked again.
+pub const IDLE_WAIT: Duration = Duration::from_secs(30);
+/// How long a busy tenant's pull may hold shared slots that nothing comes for: others may be waiting for them.
+const BUSY_WAIT: Duration = Duration::from_millis(100);
+/// The most messages of one pull; more brings nothing.
+const MAX_BATCH: usize = 128;
+/// How many pulls a busy tenant has under way, so that one is always waiting at the server while another is emptied.
+const OVERLAPPING: usize = 2;
+/// How often a tenant that is kept waiting shows that its loop is alive.
+const BEAT: Duration = Duration::from_secs(5);
+/// The pauses after a pull that failed: doubled from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The loop of one tenant.
+pub struct Puller<I, S, P> {
+    pub shared: Arc<Shared<I, S, P>>,
+    pub tenant: TenantId,
+    pub metrics: Arc<TenantMetrics>,
+    pub slots: Slots,
+    pub stop: CancellationToken,
+}
+
+/// What one pull brought.
+#[derive(Clone, Copy)]
+struct Pulled {
+    asked: usize,
+    got: usize,
+    failed: bool,
+}
+
+impl Pulled {
+    /// How much to ask for next: twice as much after a pull that was filled, else what came.
+    fn next_want(self) -> usize {
+        let want = if self.got == self.asked {
+            self.asked * 2
+        } else {
+            self.got.next_power_of_two()
+        };
+        want.clamp(1, MAX_BATCH)
+    }
+}
+
+impl<I, S, P> Puller<I, S, P>
+where
+    I: Inbound,
+    S: TurnStore,
+    P: Publisher,
+{
+    /// Pulls until told to stop. An idle tenant asks for one message at a time, on a slot of its own.
+    pub async fn run(self) {
+        let mut want = 1;
+        let mut pause = FIRST_PAUSE;
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let room = if want == 1 { 1 } else { OVERLAPPING };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                Some(pulled) = under_way.next() => {
+                    let pulled: Pulled = pulled;
+                    pause = if pulled.failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+                    want = pulled.next_want();
+                }
+                reserved = self.reserve(want), if under_way.len() < room => {
+                    let Some(reserved) = reserved else { return };
+                    let wait = if want == 1 { IDLE_WAIT } else { BUSY_WAIT };
+                    under_way.push(self.pull(reserved, wait, pause));
+                }
+            }
+        }
+    }
+
+    /// Slots for the next pull; none are taken while infrastructure is away.
+    async fn reserve(&self, want: usize) -> Option<Reserved> {
+        while tokio::time::timeout(BEAT, self.shared.turns.outage.over())
+            .await
+            .is_err()
+        {
+            // Waiting for infrastructure is no stall of this worker: restarting it would not help.
+            self.metrics.waiting();
+        }
+        if want == 1 {
+            self.slots.reserve_one().await
+        } else {
+            self.slots.reserve(want).await
+        }
+    }
+
+    /// One pull; one that fails ends with a pause, jittered so that replicas do not come back all at once.
+    async fn pull(&self, mut reserved: Reserved, wait: Duration, pause: Duration) -> Pulled {
+        let mut pulled = Pulled {
+            asked: reserved.len(),
+            got: 0,
+            failed: false,
+        };
+        if let Err(error) = self.take_all(&mut reserved, wait, &mut pulled.got).await {
+            drop(reserved);
+            // It came to its end, if not to a good one: a server that is away is no stall of this worker.
+            self.metrics.waiting();
+            tracing::warn!(tenant = %self.tenant, error = %error, "a pull failed; asking again");
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pulled.failed = true;
+        }
+        pulled
+    }
+
+    async fn take_all(
+        &self,
+        reserved: &mut Reserved,
+        wait: Duration,
+        got: &mut usize,
+    ) -> Result<(), TransportError> {
+        let mut messages = self
+            .shared
+            .inbound
+            .pull(&self.tenant, reserved.len(), wait)
+            .await?;
+        while let Some(delivery) = messages.next().await.transpose()? {
+            let Some(slot) = reserved.take() else { break };
+            *got += 1;
+            self.shared.accept(delivery, slot, &self.metrics);
+        }
+        self.metrics.pulled();
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! From a delivery to its settlement: run the turn, then do with the message what its disposition says.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lanes::Place;
+use super::{Queued, Shared, dead_letter};
+use crate::model::Activity;
+use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
+use crate::telemetry::{self, TenantMetrics, TurnSpan};
+use crate::turn::{Applied, Disposition, Ended, Rejection, TurnError, apology};
+
+/// From this delivery on a message is suspected of killing its workers. Suspects run one at a time: a worker that dies of
+/// one takes no attempt from the others, which come again together with it.
+const SUSPECT_DELIVERY: u64 = 3;
+/// How long a message stays away that fits into no dead letter: it stays in the stream until someone raises the limit.
+const UNSTORABLE_PAUSE: Duration = Duration::from_secs(300);
+
+impl<I, S, P> Shared<I, S, P>
+where
+    I: Inbound,
+    S: TurnStore,
+    P: Publisher,
+{
+    /// Runs one delivery to its settlement.
+    pub(super) async fn handle(
+        &self,
+        delivery: I::Delivery,
+        read: Result<Queued, TurnError>,
+        metrics: &TenantMetrics,
+        span: &TurnSpan,
+    ) {
+        let began = Instant::now();
+        let _in_flight = metrics.turn_began();
+        if delivery.delivered() > 1 {
+            metrics.redelivered();
+        }
+        let (activity, ended) = match read {
+            Ok((activity, place)) => {
+                let ended = self.work(&delivery, &activity, place, span).await;
+                (Some(activity), ended)
+            }
+            Err(error) => (None, Ended::rejected(error)),
+        };
+        let outcome = count(metrics, &ended);
+        let settled = match ended.disposition {
+            Disposition::Ack => delivery.ack().await,
+            Disposition::RetryAfter(pause) => delivery.hand_back(pause).await,
+            Disposition::DeadLetter(rejection) => tokio::select! {
+                biased;
+                settled = self.put_aside(delivery, activity.as_ref(), &rejection) => settled,
+                // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
+                () = self.hand_back.cancelled() => Ok(()),
+            },
+        };
+        metrics.turn_finished(outcome, began.elapsed());
+        if let Err(error) = settled {
+            // The message comes again, and BEGIN finds what was applied.
+            tracing::warn!(error = %error, "a delivery could not be settled and will come again");
+        }
+    }
+
+    /// Runs the turn in its place of the conversation, and meanwhile tells the transport that it is being worked on. If
+    /// the drain's deadline comes first, the message goes back at once.
+    async fn work(
+        &self,
+        delivery: &I::Delivery,
+        activity: &Activity,
+        mut place: Place,
+        span: &TurnSpan,
+    ) -> Ended {
+        let turn = async {
+            place.reached().await;
+            let delivered = delivery.delivered();
+            let _alone = match delivered >= SUSPECT_DELIVERY {
+                true => Some(self.suspect.lock().await),
+                false => None,
+            };
+            self.turns.run(activity, delivered, span).await
+        };
+        tokio::pin!(turn);
+        let mut progress = tokio::time::interval(self.config.progress_every);
+        progress.reset();
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut turn => return ended,
+                () = self.hand_back.cancelled() => return Ended::interrupted(),
+                _ = progress.tick() => {
+                    if let Err(error) = delivery.progress().await {
+                        tracing::debug!(error = %error, "no sign of progress could be sent");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a message aside with its reason and settles it. A message is never settled before its dead letter is stored.
+    async fn put_aside(
+        &self,
+        delivery: I::Delivery,
+        activity: Option<&Activity>,
+        rejection: &Rejection,
+    ) -> Result<(), TransportError> {
+        let code = rejection.error.code();
+        let (error, attempts) = (&rejection.error, rejection.attempts);
+        if error.may_quote() {
+            tracing::error!(
+                code,
+                attempts,
+                "message dead-lettered; the dead letter says why"
+            );
+            tracing::debug!(%error, "why the message was dead-lettered");
+        } else {
+            tracing::error!(code, attempts, %error, "message dead-lettered");
+        }
+        let message = delivery.message();
+        let headers = dead_letter::headers(message, activity, rejection);
+        let (outage, publisher) = (&self.turns.outage, &self.turns.publisher);
+        let to = Destination::DeadLetter(&message.tenant);
+        let stored = outage
+            .ride_out("dead letter", || {
+                publisher.publish(to, &headers, message.body.clone())
+            })
+            .await;
+        if let Err(TransportError::TooLarge(reason)) = stored {
+            tracing::error!(
+                reason,
+                "the message fits into no dead letter and stays in the stream; raise max_payload"
+            );
+            return delivery.hand_back(UNSTORABLE_PAUSE).await;
+        }
+        self.apologise(activity).await;
+        delivery.ack().await
+    }
+
+    /// Tells the user, if the settings want it, under an id that makes a second copy impossible.
+    async fn apologise(&self, activity: Option<&Activity>) {
+        let (Some(text), Some(activity)) = (&self.config.apology, activity) else {
+            return;
+        };
+        let (headers, body) = match apology(activity, text) {
+            Ok(message) => message,
+            Err(error) => return tracing::error!(error = %error, "the apology cannot be written"),
+        };
+        let to = Destination::Outbound(&activity.tenant);
+        let publisher = &self.turns.publisher;
+        let sent = self
+            .turns
+            .outage
+            .ride_out("apology", || publisher.publish(to, &headers, body.clone()))
+            .await;
+        if let Err(error) = sent {
+            tracing::error!(error = %error, "the apology was not sent");
+        }
+    }
+}
+
+/// Counts what a turn did.
+fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
+    for _ in 0..ended.conflicts {
+        metrics.commit_conflict();
+    }
+    for _ in 0..ended.busy {
+        metrics.lease_conflict();
+    }
+    metrics.replied(ended.replies);
+    match (&ended.disposition, ended.applied) {
+        (Disposition::RetryAfter(_), _) => telemetry::Outcome::Retried,
+        (Disposition::DeadLetter(rejection), _) => {
+            metrics.dead_letter(rejection.error.code());
+            telemetry::Outcome::DeadLettered
+        }
+        (Disposition::Ack, None) => telemetry::Outcome::Duplicate,
+        (Disposition::Ack, Some(Applied { resumed, parked })) => {
+            if resumed {
+                metrics.wait_resumed();
+            }
+            if parked {
+                metrics.wait_parked();
+                return telemetry::Outcome::Parked;
+            }
+            telemetry::Outcome::Finished
+        }
+    }
+}

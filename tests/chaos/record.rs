@@ -1,0 +1,231 @@
+//! What was said and what came back, with times and places in the streams.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use greentic_worker::model::header;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep};
+
+/// A conversation's place: the tenant's number and the conversation's name.
+pub type Place = (usize, String);
+
+/// A message that a provider has sent.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Where.
+    pub place: Place,
+    /// What the worker knows it by.
+    pub key: String,
+    /// Its text.
+    pub text: String,
+    /// The correlation id that it echoes.
+    pub correlation: Option<String>,
+    /// Whether it asks for a new run of the flow by name.
+    pub starts: bool,
+    /// When it was sent first, since the run began.
+    pub at: Duration,
+    /// Where the inbound stream has it: once for each time that it was published and acknowledged.
+    pub sequences: Vec<u64>,
+}
+
+/// A message of the outbound or of the dead letter stream.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub place: Place,
+    pub sequence: u64,
+    /// When it was read.
+    pub at: Duration,
+    pub msg_id: String,
+    /// The key of the message that it answers; of a dead letter, its own.
+    pub key: String,
+    pub text: String,
+    pub correlation: Option<String>,
+    /// Why it is dead, if it is a dead letter.
+    pub dead: Option<String>,
+}
+
+/// Everything that happened.
+#[derive(Default)]
+pub struct Record {
+    began: Mutex<Option<Instant>>,
+    notes: Mutex<Vec<(Duration, String)>>,
+    said: Mutex<Vec<Said>>,
+    stored: Mutex<Vec<Arc<Stored>>>,
+    listeners: Mutex<HashMap<Place, UnboundedSender<Arc<Stored>>>>,
+}
+
+impl Record {
+    /// How long the run has lasted.
+    pub fn now(&self) -> Duration {
+        let mut began = lock(&self.began);
+        began.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// Notes something for the transcripts, and shows it.
+    pub fn note(&self, what: String) {
+        let now = self.now();
+        println!("{:7.2} s  {what}", now.as_secs_f64());
+        lock(&self.notes).push((now, what));
+    }
+
+    /// Notes a message that is about to be sent; its number.
+    pub fn say(&self, said: Said) -> usize {
+        let mut all = lock(&self.said);
+        all.push(said);
+        all.len() - 1
+    }
+
+    /// A message that was sent.
+    pub fn said_at(&self, said: usize) -> Said {
+        lock(&self.said)[said].clone()
+    }
+
+    /// Notes that a message was acknowledged once more.
+    pub fn acknowledged(&self, said: usize, sequence: u64) {
+        lock(&self.said)[said].sequences.push(sequence);
+    }
+
+    /// Hands what is stored for this place to a conversation as well.
+    pub fn listen(&self, place: Place, listener: UnboundedSender<Arc<Stored>>) {
+        lock(&self.listeners).insert(place, listener);
+    }
+
+    /// All messages that were sent.
+    pub fn said(&self) -> Vec<Said> {
+        lock(&self.said).clone()
+    }
+
+    /// All messages that were found in the streams.
+    pub fn stored(&self) -> Vec<Arc<Stored>> {
+        lock(&self.stored).clone()
+    }
+
+    fn store(&self, stored: Stored) {
+        let stored = Arc::new(stored);
+        lock(&self.stored).push(Arc::clone(&stored));
+        if let Some(listener) = lock(&self.listeners).get(&stored.place) {
+            // A conversation that is over listens no more.
+            let _over = listener.send(stored);
+        }
+    }
+
+    /// What happened in one conversation, in the order of time, with the faults between.
+    pub fn transcript(&self, place: &Place) -> String {
+        let mut lines: Vec<(Duration, String)> = lock(&self.notes)
+            .iter()
+            .map(|(at, note)| (*at, format!("      -- {note}")))
+            .collect();
+        for said in self.said().iter().filter(|said| said.place == *place) {
+            let Said {
+                key,
+                text,
+                sequences,
+                correlation,
+                starts,
+                ..
+            } = said;
+            let correlation = correlation.as_deref().unwrap_or("-");
+            let starts = if *starts { ", starts a run" } else { "" };
+            let line =
+                format!("  > {key} {text:?} inbound {sequences:?}, echoes {correlation}{starts}");
+            lines.push((said.at, line));
+        }
+        for stored in self.stored().iter().filter(|stored| stored.place == *place) {
+            let Stored {
+                sequence,
+                key,
+                text,
+                correlation,
+                msg_id,
+                dead,
+                ..
+            } = &**stored;
+            let correlation = correlation.as_deref().unwrap_or("-");
+            let line = match dead {
+                Some(code) => format!("  x {key} dead letter {sequence}: {code}"),
+                None => format!(
+                    "  < {key} {text:?} outbound {sequence}, {msg_id}, correlation {correlation}"
+                ),
+            };
+            lines.push((stored.at, line));
+        }
+        lines.sort();
+        let first = lines
+            .iter()
+            .position(|(_, line)| !line.contains("--"))
+            .unwrap_or(0);
+        let lines = lines[first..].iter();
+        let lines: Vec<String> = lines
+            .map(|(at, line)| format!("{:7.2} s {line}", at.as_secs_f64()))
+            .collect();
+        lines.join("\n")
+    }
+}
+
+/// Reads a stream message by message from its beginning, for ever: whatever is in it is seen once and in order, however
+/// often the server goes away meanwhile.
+pub async fn read(
+    record: Arc<Record>,
+    jetstream: jetstream::Context,
+    stream: &'static str,
+    tenants: Vec<String>,
+) {
+    let mut next = 1;
+    loop {
+        let Ok(stream) = jetstream.get_stream(stream).await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        while let Ok(message) = stream.get_raw_message(next).await {
+            next += 1;
+            record.store(stored(&record, &message, &tenants));
+        }
+        sleep(Duration::from_millis(15)).await;
+    }
+}
+
+fn stored(
+    record: &Record,
+    message: &jetstream::message::StreamMessage,
+    tenants: &[String],
+) -> Stored {
+    let header = |name| {
+        message
+            .headers
+            .get(name)
+            .map(|value| value.as_str().to_owned())
+    };
+    let body: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+    let tenant = message.subject.split_once('.').map(|(_, tenant)| tenant);
+    let tenant = tenants
+        .iter()
+        .position(|known| Some(known.as_str()) == tenant);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let dead = header(header::ERROR_CODE);
+    let key = if dead.is_some() {
+        header(header::IDEMPOTENCY_KEY).unwrap_or_else(|| text(&body["id"]))
+    } else {
+        header(header::IN_REPLY_TO).unwrap_or_default()
+    };
+    Stored {
+        place: (
+            tenant.unwrap_or(usize::MAX),
+            text(&body["reply_scope"]["conversation"]),
+        ),
+        sequence: message.sequence,
+        at: record.now(),
+        msg_id: header(header::MSG_ID).unwrap_or_default(),
+        key,
+        text: text(&body["text"]),
+        correlation: header(header::CORRELATION_ID),
+        dead,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,83 @@
+//! State: read with the turn, checked and written by its commit.
+
+use std::time::Duration;
+
+use greentic_worker::ports::{Begun, Claim, TurnStore};
+
+use super::Backend;
+use super::talk::{Talk, Turn, begin_with, slot};
+
+/// A whole turn that writes these.
+async fn writes(backend: &impl Backend, key: &str, values: &[(&str, &str)]) {
+    let activity = Talk::of(backend).says(key);
+    let mut turn = Turn::default();
+    for (key, value) in values {
+        turn = turn.writes(&slot(key), value);
+    }
+    turn.done(backend, &activity).await;
+}
+
+pub async fn state_is_read_as_it_was_written(backend: &impl Backend) {
+    writes(backend, "1", &[("a", "1"), ("b", r#"{"ü":[null]}"#)]).await;
+    writes(backend, "2", &[("a", "2")]).await;
+    let activity = Talk::of(backend).says("3");
+    let slots = [slot("b"), slot("absent"), slot("a")];
+    let expected = [
+        Some(r#"{"ü":[null]}"#.to_owned()),
+        None,
+        Some("2".to_owned()),
+    ];
+
+    let begun = begin_with(backend, &activity, Claim::Optimistic, &slots).await;
+    let Begun::Ready(opening) = begun else {
+        panic!("{begun:?}")
+    };
+    assert_eq!(opening.state, expected);
+    let read = backend.store().read_state(&activity, &slots).await;
+    assert_eq!(read.unwrap(), expected);
+    let nothing = backend.store().read_state(&activity, &[]).await;
+    assert!(nothing.unwrap().is_empty());
+}
+
+pub async fn state_that_changed_meanwhile_conflicts(backend: &impl Backend) {
+    writes(backend, "1", &[("a", "1"), ("b", "1")]).await;
+    let activity = Talk::of(backend).says("2");
+    let turn = Turn::default()
+        .reads(&slot("b"), Some("1"))
+        .reads(&slot("a"), Some("1"))
+        .writes(&slot("c"), "2");
+    writes(backend, "3", &[("a", "3")]).await;
+    turn.conflicts(backend, &activity).await;
+    let read = backend.store().read_state(&activity, &[slot("c")]).await;
+    assert_eq!(read.unwrap(), [None]);
+}
+
+pub async fn state_that_appeared_meanwhile_conflicts(backend: &impl Backend) {
+    let activity = Talk::of(backend).says("1");
+    let turn = Turn::default().reads(&slot("a"), None);
+    writes(backend, "2", &[("a", "2")]).await;
+    turn.conflicts(backend, &activity).await;
+}
+
+pub async fn state_that_was_not_read_does_not_conflict(backend: &impl Backend) {
+    writes(backend, "1", &[("a", "1")]).await;
+    let activity = Talk::of(backend).says("2");
+    let turn = Turn::default()
+        .reads(&slot("a"), Some("1"))
+        .reads(&slot("absent"), None)
+        .writes(&slot("a"), "2");
+    writes(backend, "3", &[("b", "3")]).await;
+    turn.done(backend, &activity).await;
+    let read = backend.store().read_state(&activity, &[slot("a")]).await;
+    assert_eq!(read.unwrap(), [Some("2".to_owned())]);
+}
+
+pub async fn state_does_not_expire(backend: &impl Backend) {
+    writes(backend, "1", &[("a", "1")]).await;
+    backend
+        .pass(Duration::from_secs(10 * 365 * 24 * 3600))
+        .await;
+    let activity = Talk::of(backend).says("2");
+    let read = backend.store().read_state(&activity, &[slot("a")]).await;
+    assert_eq!(read.unwrap(), [Some("1".to_owned())]);
+}

@@ -1,0 +1,127 @@
+//! No tenant is in another one's way.
+
+use std::time::Duration;
+
+use crate::harness::{
+    DEADLINE, FixturePack, Message, NatsServer, Provider, RedisServer, Servers, WorkerProcess,
+    fresh_tenant, poll,
+};
+
+const ECHO: &str = "a: {emit.message: {text: \"{{in.text}}\"}, routing: out}";
+const IN_FLIGHT: &str = "greentic_worker_turns_in_flight";
+
+fn many(count: usize) -> impl Iterator<Item = Message> {
+    (0..count).map(|n| Message::new("flood", &format!("{n}")).from(&format!("user{n}")))
+}
+
+#[tokio::test]
+async fn a_flood_of_one_tenant_does_not_keep_another_waiting() {
+    let servers = Servers::shared().await;
+    let pack = FixturePack::of("echo", &[("main", ECHO)]);
+    let loud = fresh_tenant().runs(&pack, &["main"], "");
+    let quiet = fresh_tenant().binds("hello-pack", &["main"]);
+    let flood = Provider::connect(&servers, &loud).await;
+    let mut provider = Provider::connect(&servers, &quiet).await;
+    // Few slots, which the flood takes all.
+    let start = async || {
+        let worker = WorkerProcess::of(&servers).bindings(&loud).bindings(&quiet);
+        worker.setting("WORKER__SLOTS", "4").start().await
+    };
+    // The first one only makes the streams.
+    assert_eq!(start().await.stop().await, 0);
+    flood.flood(many(2_000)).await;
+
+    let worker = start().await;
+    let began = poll(DEADLINE, async || {
+        (flood.unsettled().await < 1_900).then_some(())
+    });
+    began.await.expect("the flood is worked off");
+    // Alone and in a crowd: several conversations at once, each of two turns.
+    for crowd in [1, 6] {
+        let before = flood.unsettled().await;
+        for text in ["hi", "Ada"] {
+            for n in 0..crowd {
+                let (conversation, user) = (format!("{crowd}-{n}"), format!("user{n}"));
+                let message = Message::new(&conversation, text).from(&user);
+                provider.send(&message).await;
+            }
+            provider.expect_replies(crowd).await;
+        }
+        let after = flood.unsettled().await;
+        assert!(
+            after > 0,
+            "the conversations had to wait for the flood to end"
+        );
+        let meanwhile = before - after;
+        assert!(
+            meanwhile < 100 * (crowd + 1),
+            "{crowd} conversations had to wait for {meanwhile} messages of the flood"
+        );
+    }
+    assert!(worker.metric(IN_FLIGHT, &loud.id).await <= 5.0);
+    flood.settled().await;
+    assert_eq!(flood.published().await, (2_000, 0));
+}
+
+#[tokio::test]
+async fn a_tenant_has_no_more_in_flight_than_its_limit() {
+    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let pack = FixturePack::of("echo", &[("main", ECHO)]);
+    let (one, two, rest) = (
+        fresh_tenant().runs(&pack, &["main"], ""),
+        fresh_tenant().runs(&pack, &["main"], ""),
+        fresh_tenant().runs(&pack, &["main"], ""),
+    );
+    let settings = format!(
+        "tenants:\n  {}: {{max_in_flight: 1}}\n  {}: {{max_in_flight: 2}}\n",
+        one.id, two.id
+    );
+    let config = one.dir().join("settings.yaml");
+    std::fs::write(&config, settings).unwrap();
+    let worker = WorkerProcess::of(&servers)
+        .bindings(&one)
+        .bindings(&two)
+        .bindings(&rest)
+        .setting("WORKER__SLOTS", "6")
+        .setting("REDIS__RESPONSE_TIMEOUT", "20s")
+        .arg("--config")
+        .arg(config.to_str().unwrap())
+        .start()
+        .await;
+    let tenants = [&one, &two, &rest];
+    let mut providers = Vec::new();
+    for tenant in tenants {
+        providers.push(Provider::connect(&servers, tenant).await);
+    }
+
+    // Turns that stand still for as long as Redis does: whoever may run then does.
+    redis.pause();
+    for provider in &providers {
+        provider.flood(many(40)).await;
+    }
+    let limits = [1.0, 2.0, 7.0];
+    let in_flight = async || {
+        let mut all = Vec::new();
+        for tenant in tenants {
+            all.push(worker.metric(IN_FLIGHT, &tenant.id).await);
+        }
+        all
+    };
+    let reached = poll(Duration::from_secs(8), async || {
+        let now = in_flight().await;
+        assert!(
+            now.iter().zip(limits).all(|(now, limit)| *now <= limit),
+            "{now:?}"
+        );
+        assert!(now.iter().sum::<f64>() <= 6.0 + 3.0, "{now:?}");
+        // What the limited ones leave of the shared slots, and its own, is for the third tenant.
+        (now[0] == 1.0 && now[1] == 2.0 && now[2] >= 5.0).then_some(())
+    });
+    assert!(reached.await.is_some(), "{:?}", in_flight().await);
+    redis.resume();
+    for provider in &providers {
+        provider.settled().await;
+        assert_eq!(provider.published().await, (40, 0));
+    }
+}

@@ -1,0 +1,358 @@
+//! A provider: it knows nothing of the worker but the contract on NATS.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use futures_util::StreamExt;
+use greentic_worker::model::header;
+use serde_json::{Value, json};
+
+use super::{DEADLINE, Servers, Tenant, poll};
+
+/// A provider of one tenant. What it gets back is read from the streams, in their order and from their beginning, so
+/// nothing is missed however late a test looks.
+pub struct Provider {
+    tenant: String,
+    jetstream: jetstream::Context,
+    replies: Inbox,
+    dead: Inbox,
+}
+
+/// One lean activity.
+#[derive(Clone, Debug)]
+pub struct Message {
+    id: String,
+    body: Value,
+    headers: HeaderMap,
+}
+
+/// One message of `outbound.<tenant>`.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Value,
+}
+
+/// One message of `deadletter.<tenant>`.
+#[derive(Clone, Debug)]
+pub struct Dead {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// The original body, untouched.
+    pub body: bytes::Bytes,
+}
+
+impl Message {
+    /// What `user1` says in a conversation, under an id of its own.
+    pub fn new(conversation: &str, text: &str) -> Self {
+        let id = format!("m-{:016x}", fastrand::u64(..));
+        let body = json!({
+            "id": id,
+            "from": { "id": "user1" },
+            "reply_scope": { "conversation": conversation },
+            "text": text,
+        });
+        Self {
+            id,
+            body,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// Another user.
+    pub fn from(self, user: &str) -> Self {
+        self.with("/from/id", user)
+    }
+
+    /// The thread inside the conversation.
+    pub fn thread(mut self, thread: &str) -> Self {
+        self.body["reply_scope"]["thread"] = thread.into();
+        self
+    }
+
+    /// Echoes a correlation id in the reply scope.
+    pub fn correlation(mut self, correlation: &str) -> Self {
+        self.body["reply_scope"]["correlation"] = correlation.into();
+        self
+    }
+
+    /// Another id: what a provider does that sends the same message again.
+    pub fn id(mut self, id: &str) -> Self {
+        self.id = id.to_owned();
+        self.with("/id", id)
+    }
+
+    /// Any top-level field.
+    pub fn field(mut self, name: &str, value: Value) -> Self {
+        self.body[name] = value;
+        self
+    }
+
+    /// Leaves out a top-level field.
+    pub fn without(mut self, name: &str) -> Self {
+        if let Some(body) = self.body.as_object_mut() {
+            body.remove(name);
+        }
+        self
+    }
+
+    /// A header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    fn with(mut self, pointer: &str, value: &str) -> Self {
+        *self.body.pointer_mut(pointer).expect("a field") = value.into();
+        self
+    }
+}
+
+impl Reply {
+    /// The text, or nothing.
+    pub fn text(&self) -> &str {
+        self.body["text"].as_str().unwrap_or_default()
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        Some(self.headers.get(name)?.as_str())
+    }
+
+    /// The correlation id, to be echoed.
+    pub fn correlation(&self) -> Option<&str> {
+        self.header(header::CORRELATION_ID)
+    }
+
+    /// Whether the flow waits for an answer to it.
+    pub fn expects_reply(&self) -> bool {
+        self.header(header::EXPECTS_REPLY) == Some("true")
+    }
+
+    /// The id of the activity that caused it.
+    pub fn in_reply_to(&self) -> Option<&str> {
+        self.header(header::IN_REPLY_TO)
+    }
+}
+
+impl Dead {
+    /// Why it is dead, as a code.
+    pub fn code(&self) -> &str {
+        self.header(header::ERROR_CODE).unwrap_or_default()
+    }
+
+    /// Why it is dead, in words.
+    pub fn reason(&self) -> &str {
+        self.header(header::ERROR).unwrap_or_default()
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        Some(self.headers.get(name)?.as_str())
+    }
+}
+
+impl Provider {
+    /// Connects.
+    pub async fn connect(servers: &Servers, tenant: &Tenant) -> Self {
+        let client = async_nats::connect(&servers.nats_url).await;
+        let jetstream = jetstream::new(client.expect("NATS is there"));
+        Self {
+            replies: Inbox::new(&jetstream, "GREENTIC_OUTBOUND", "outbound", &tenant.id),
+            dead: Inbox::new(&jetstream, "GREENTIC_DEADLETTER", "deadletter", &tenant.id),
+            tenant: tenant.id.clone(),
+            jetstream,
+        }
+    }
+
+    /// Publishes an activity and waits until the stream has it; its id.
+    pub async fn send(&self, message: &Message) -> String {
+        let body = message.body.to_string().into_bytes();
+        self.send_raw(&self.tenant, message.headers.clone(), body)
+            .await;
+        message.id.clone()
+    }
+
+    /// Publishes many activities at once and waits until the stream has all of them.
+    pub async fn flood(&self, messages: impl Iterator<Item = Message>) {
+        let subject = format!("inbound.{}", self.tenant);
+        let storing = futures_util::stream::iter(messages).map(async |message| {
+            let body = message.body.to_string().into_bytes();
+            let stored = self.jetstream.publish(subject.clone(), body.into());
+            let stored = stored.await.expect("NATS is there");
+            stored.await.expect("the stream has it");
+        });
+        storing.buffered(256).count().await;
+    }
+
+    /// Publishes any body to `inbound.<tenant>` of any tenant and waits until the stream has it.
+    pub async fn send_raw(&self, tenant: &str, headers: HeaderMap, body: Vec<u8>) {
+        let subject = format!("inbound.{tenant}");
+        let stored = poll(DEADLINE, async || {
+            let (subject, headers) = (subject.clone(), headers.clone());
+            let publishing =
+                self.jetstream
+                    .publish_with_headers(subject, headers, body.clone().into());
+            // No stream takes the subject until the first worker has made it.
+            publishing.await.ok()?.await.ok()
+        });
+        assert!(stored.await.is_some(), "no stream takes {subject}");
+    }
+
+    /// The next reply, within the usual deadline.
+    pub async fn expect_reply(&mut self) -> Reply {
+        let reply = self.reply_within(DEADLINE).await;
+        reply.unwrap_or_else(|| panic!("no reply on outbound.{} in {DEADLINE:?}", self.tenant))
+    }
+
+    /// The next reply, which must have this text.
+    #[track_caller]
+    pub fn expect_text(&mut self, text: &str) -> impl Future<Output = Reply> {
+        let at = std::panic::Location::caller();
+        async move {
+            let reply = self.expect_reply().await;
+            assert_eq!(reply.text(), text, "at {at}");
+            reply
+        }
+    }
+
+    /// The next `count` replies, within the usual deadline each.
+    pub async fn expect_replies(&mut self, count: usize) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        for _ in 0..count {
+            replies.push(self.expect_reply().await);
+        }
+        replies
+    }
+
+    /// The next reply, or `None` if there is none for so long.
+    pub async fn reply_within(&mut self, within: Duration) -> Option<Reply> {
+        let message = self.replies.next(within).await?;
+        let body = serde_json::from_slice(&message.payload).expect("a reply is JSON");
+        let headers = message.headers.clone().unwrap_or_default();
+        Some(Reply { headers, body })
+    }
+
+    /// Fails if there is a reply within this time. It can only ever show that none came yet, so where something else
+    /// must come later, expect that in its place.
+    pub async fn expect_silence(&mut self, during: Duration) {
+        let reply = self.reply_within(during).await;
+        assert!(reply.is_none(), "unexpected reply: {reply:?}");
+    }
+
+    /// Waits until every message that was sent is settled.
+    pub async fn settled(&self) {
+        let inbound = format!("inbound.{}", self.tenant);
+        let empty = poll(DEADLINE, async || {
+            (self.stored("GREENTIC_INBOUND", &inbound).await == Some(0)).then_some(())
+        });
+        assert!(empty.await.is_some(), "messages stay on {inbound}");
+    }
+
+    /// How many messages are still to be settled.
+    pub async fn unsettled(&self) -> usize {
+        let inbound = format!("inbound.{}", self.tenant);
+        let stored = self.stored("GREENTIC_INBOUND", &inbound).await;
+        stored.expect("the stream is there")
+    }
+
+    /// How many replies and dead letters there are in all, read or not.
+    pub async fn published(&self) -> (usize, usize) {
+        let (outbound, dead) = (
+            format!("outbound.{}", self.tenant),
+            format!("deadletter.{}", self.tenant),
+        );
+        let replies = self.stored("GREENTIC_OUTBOUND", &outbound).await;
+        let dead = self.stored("GREENTIC_DEADLETTER", &dead).await;
+        (
+            replies.expect("the stream is there"),
+            dead.expect("the stream is there"),
+        )
+    }
+
+    /// How many messages of a subject a stream holds.
+    async fn stored(&self, stream: &str, subject: &str) -> Option<usize> {
+        let stream = self.jetstream.get_stream(stream).await.ok()?;
+        let info = stream.info_with_subjects(subject).await.ok()?;
+        let counts: Vec<_> = info.collect().await;
+        Some(counts.into_iter().flatten().map(|(_, count)| count).sum())
+    }
+
+    /// The next dead letter, within the usual deadline.
+    pub async fn expect_dead(&mut self) -> Dead {
+        let message = self.dead.next(DEADLINE).await;
+        let message =
+            message.unwrap_or_else(|| panic!("no dead letter of {} in {DEADLINE:?}", self.tenant));
+        Dead {
+            headers: message.headers.clone().unwrap_or_default(),
+            body: message.payload.clone(),
+        }
+    }
+}
+
+/// One subject of a stream, read from its beginning.
+struct Inbox {
+    jetstream: jetstream::Context,
+    stream: &'static str,
+    subject: String,
+    messages: Option<pull::Stream>,
+}
+
+impl Inbox {
+    fn new(
+        jetstream: &jetstream::Context,
+        stream: &'static str,
+        prefix: &str,
+        tenant: &str,
+    ) -> Self {
+        Self {
+            jetstream: jetstream.clone(),
+            stream,
+            subject: format!("{prefix}.{tenant}"),
+            messages: None,
+        }
+    }
+
+    /// The next message. A consumer that went with its server is made again; it then starts from the beginning, so a
+    /// test that restarts NATS takes a new provider, or servers with file storage, where consumers live on.
+    async fn next(&mut self, within: Duration) -> Option<jetstream::Message> {
+        let reading = async {
+            loop {
+                let messages = match &mut self.messages {
+                    Some(messages) => messages,
+                    none => none.insert(consume(&self.jetstream, self.stream, &self.subject).await),
+                };
+                match messages.next().await {
+                    Some(Ok(message)) => {
+                        let _acked = message.ack().await;
+                        return message;
+                    }
+                    Some(Err(_)) => {}
+                    None => self.messages = None,
+                }
+            }
+        };
+        tokio::time::timeout(within, reading).await.ok()
+    }
+}
+
+/// A consumer of this subject from the stream's beginning, as soon as there is such a stream.
+async fn consume(jetstream: &jetstream::Context, stream: &str, subject: &str) -> pull::Stream {
+    let making = async || {
+        let config = pull::Config {
+            filter_subject: subject.to_owned(),
+            deliver_policy: DeliverPolicy::All,
+            inactive_threshold: Duration::from_secs(600),
+            ..pull::Config::default()
+        };
+        let stream = jetstream.get_stream(stream).await.ok()?;
+        let consumer = stream.create_consumer(config).await.ok()?;
+        consumer.messages().await.ok()
+    };
+    // The caller's own deadline ends this.
+    poll(Duration::MAX, making).await.expect("for ever is long")
+}

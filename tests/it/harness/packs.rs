@@ -1,0 +1,47 @@
+//! Packs that a test writes itself.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use greentic_worker::catalog::build_pack;
+use greentic_worker::model::PackId;
+use tempfile::TempDir;
+
+use super::guarded::scratch;
+
+/// A pack built from flows in a test; its archive goes with the last copy of this.
+#[derive(Clone)]
+pub struct FixturePack {
+    /// Its id.
+    pub id: PackId,
+    /// Its archive.
+    pub file: PathBuf,
+    _dir: Arc<TempDir>,
+}
+
+impl FixturePack {
+    /// Builds a pack of these flows: each an id and its nodes in YAML.
+    pub fn of(name: &str, flows: &[(&str, &str)]) -> Self {
+        let dir = scratch();
+        let sources = dir.path().join("sources");
+        fs::create_dir_all(sources.join("flows")).expect("a folder can be made");
+        let config =
+            format!("pack_id: {name}\nversion: 1.0.0\nkind: application\npublisher: tests\n");
+        fs::write(sources.join("pack.yaml"), config).expect("a file can be written");
+        for (id, nodes) in flows {
+            let nodes: String = nodes.lines().map(|line| format!("  {line}\n")).collect();
+            let text = format!("id: {id}\ntype: messaging\nnodes:\n{nodes}");
+            fs::write(sources.join(format!("flows/{id}.ygtc")), text)
+                .expect("a file can be written");
+        }
+        let built = build_pack(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+        let file = dir.path().join(built.file_name());
+        fs::write(&file, &built.bytes).expect("an archive can be written");
+        Self {
+            id: built.id,
+            file,
+            _dir: Arc::new(dir),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The integration tests: real NATS and Redis servers, real worker processes. `harness` starts both and cleans up.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails by panicking, and says so on the terminal"
+)]
+
+mod bounded_memory;
+#[path = "../contract/mod.rs"]
+mod contract;
+mod dead_letters;
+mod fairness;
+mod harness;
+mod kill_points;
+mod load_balancer_safety;
+mod messages;
+mod multi_pack;
+mod multi_wait;
+mod nats;
+mod operations;
+mod outages;
+mod poison;
+mod tenants;
+mod turn_store;

@@ -1,0 +1,127 @@
+//! The message contract of docs/providers.md, as a provider sees it.
+
+use async_nats::HeaderMap;
+use greentic_worker::model::header;
+use serde_json::json;
+
+use crate::harness::{Message, Provider, Servers, WorkerProcess, fresh_tenant};
+
+#[tokio::test]
+async fn the_same_activity_sent_twice_is_one() {
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let _worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+
+    provider.send(&Message::new("c1", "hi").id("m1")).await;
+    provider.expect_reply().await;
+    provider.send(&Message::new("c1", "Ada").id("m2")).await;
+    let greeting = provider.expect_reply().await;
+    assert_eq!(greeting.in_reply_to(), Some("m2"));
+    for id in ["m1", "m2", "m2"] {
+        provider.send(&Message::new("c1", "Mallory").id(id)).await;
+    }
+    // What comes next answers what comes next: the copies brought nothing.
+    provider.send(&Message::new("c2", "hi").id("m3")).await;
+    assert_eq!(provider.expect_reply().await.in_reply_to(), Some("m3"));
+}
+
+#[tokio::test]
+async fn a_full_envelope_is_answered_like_a_lean_one() {
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let _worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+
+    let context = json!({"env": "dev", "tenant": tenant.id, "tenant_id": tenant.id, "attempt": 0});
+    let full = Message::new("c1", "hi")
+        .field("tenant", context)
+        .field("channel", json!("webchat"))
+        .field("session_id", json!("s1"))
+        .field("metadata", json!({"number": 1, "flag": true}))
+        .header(
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        );
+    provider.send(&full).await;
+    let question = provider.expect_reply().await;
+    assert_eq!(question.body["channel"], "webchat");
+    assert_eq!(question.body["session_id"], "s1");
+    assert_eq!(question.body["tenant"]["tenant_id"], tenant.id.as_str());
+    assert_eq!(question.header(header::TENANT), Some(tenant.id.as_str()));
+    assert_eq!(question.header(header::ENV), Some("dev"));
+    let trace = question.header(header::TRACEPARENT).unwrap();
+    assert!(
+        trace.contains("0af7651916cd43dd8448eb211c80319c"),
+        "{trace}"
+    );
+    // The lean answer belongs to it.
+    provider.send(&Message::new("c1", "Ada")).await;
+    assert!(provider.expect_reply().await.text().contains("Ada"));
+}
+
+#[tokio::test]
+async fn an_address_is_as_good_a_user_as_any() {
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let _worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+
+    provider
+        .send(&Message::new("c1", "hi").from("ada@example.com"))
+        .await;
+    provider.expect_reply().await;
+    provider
+        .send(&Message::new("c1", "Grace").from("grace@example.com"))
+        .await;
+    assert!(
+        provider.expect_reply().await.expects_reply(),
+        "another user took the answer's place"
+    );
+    provider
+        .send(&Message::new("c1", "Ada").from("ada@example.com"))
+        .await;
+    assert!(provider.expect_reply().await.text().contains("Ada"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_applied_is_put_aside_untouched() {
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let _worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+
+    let mut headers = HeaderMap::new();
+    headers.insert("X-Mine", "kept");
+    headers.insert(header::MSG_ID, "m1");
+    provider
+        .send_raw(&tenant.id, headers, b"{\"id\": nonsense".to_vec())
+        .await;
+    let dead = provider.expect_dead().await;
+    assert_eq!(dead.code(), "unreadable_body");
+    assert!(dead.reason().contains("byte 8"), "{}", dead.reason());
+    assert_eq!(&dead.body[..], b"{\"id\": nonsense");
+    assert_eq!(dead.header("X-Mine"), Some("kept"));
+    assert_eq!(dead.header(header::IDEMPOTENCY_KEY), Some("m1"));
+
+    provider
+        .send(&Message::new("c1", "hi").without("reply_scope"))
+        .await;
+    let dead = provider.expect_dead().await;
+    assert_eq!(dead.code(), "reply_scope_missing");
+    assert_eq!(
+        dead.reason(),
+        "Cannot suspend: reply_scope missing; provider plugin must supply ReplyScope"
+    );
+
+    provider
+        .send(&Message::new("c1", "hi").header(header::FLOW_ID, "nowhere"))
+        .await;
+    let dead = provider.expect_dead().await;
+    assert_eq!(dead.code(), "no_such_flow");
+    assert!(dead.reason().contains("nowhere"), "{}", dead.reason());
+
+    // Everyone else is served.
+    provider.send(&Message::new("c1", "hi")).await;
+    assert!(provider.expect_reply().await.expects_reply());
+}

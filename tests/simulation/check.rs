@@ -1,0 +1,344 @@
+//! What must hold after a run, told from outside.
+
+use std::collections::{BTreeMap, HashMap};
+
+use greentic_types::ReplyScope;
+use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, header};
+use greentic_worker::ports::{Begin, Begun, Claim, StateSlot, TurnStore};
+
+use super::net::Published;
+use super::run::Outcome;
+use super::serial::{Serial, renamed};
+use super::store::{Entry, Store, at_once};
+use super::users::{Kind, Sent};
+use super::world::ATTEMPTS;
+
+/// Everything that is wrong with a run.
+pub struct Findings<'a> {
+    outcome: &'a Outcome,
+    log: Vec<std::sync::Arc<Entry>>,
+    outbound: Vec<Published>,
+    dead: Vec<Published>,
+    wrong: Vec<String>,
+}
+
+type Name = (TenantId, IdempotencyKey);
+
+impl<'a> Findings<'a> {
+    pub async fn of(outcome: &'a Outcome) -> Vec<String> {
+        let mut findings = Self {
+            outcome,
+            log: outcome.store.log(),
+            outbound: outcome.net.outbound(),
+            dead: outcome.net.dead(),
+            wrong: Vec::new(),
+        };
+        findings.everything_came_to_rest();
+        findings.each_activity_once();
+        findings.each_wait_once();
+        findings.dead_letters_are_right();
+        findings.replies_are_those_committed();
+        findings.order_is_kept();
+        findings.equals_a_serial_run().await;
+        findings.wrong
+    }
+
+    fn expect(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.wrong.push(what());
+        }
+    }
+
+    fn everything_came_to_rest(&mut self) {
+        let unsettled = self.outcome.net.unsettled();
+        self.expect(self.outcome.at_rest && unsettled == 0, || {
+            format!("{unsettled} messages are never settled")
+        });
+        let store = &self.outcome.store;
+        let leased = |entry: &&std::sync::Arc<Entry>| {
+            let begun = look(store, &entry.activity);
+            matches!(begun, Begun::Busy { .. })
+        };
+        let leased = self.log.iter().filter(leased).count();
+        self.expect(leased == 0, || format!("{leased} leases are left"));
+        self.wrong.extend(self.outcome.store.over_a_lease());
+    }
+
+    /// Each activity is applied once, or it is in the dead letters.
+    fn each_activity_once(&mut self) {
+        let mut applied: BTreeMap<Name, usize> = BTreeMap::new();
+        for entry in &self.log {
+            let activity = &entry.activity;
+            let name = (activity.tenant.clone(), activity.key.clone());
+            *applied.entry(name).or_default() += 1;
+        }
+        for sent in &self.outcome.sent {
+            let name = (sent.tenant.clone(), sent.key.clone());
+            let times = applied.remove(&name).unwrap_or_default();
+            let dead = self.dead_letters(sent).len();
+            if times > 0 && dead > 0 {
+                self.outcome
+                    .world
+                    .count("messages both applied and dead-lettered");
+            }
+            let right = match sent.kind {
+                Kind::Plain => times == 1 || (times == 0 && dead > 0),
+                Kind::Broken | Kind::Unreadable | Kind::Poison => times == 0 && dead > 0,
+            };
+            self.expect(right, || {
+                format!("{sent:?}: applied {times} times, {dead} dead letters")
+            });
+        }
+        self.expect(applied.is_empty(), || {
+            format!("applied, though never sent: {applied:?}")
+        });
+    }
+
+    /// A wait that one answer took is not taken by a second one.
+    fn each_wait_once(&mut self) {
+        let taken = self.log.iter().filter_map(|entry| {
+            let taken = entry.change.taken.as_ref()?;
+            Some(taken.key.to_string())
+        });
+        let twice = repeated(taken);
+        self.expect(twice.is_empty(), || format!("waits taken twice: {twice:?}"));
+    }
+
+    fn dead_letters(&self, sent: &Sent) -> Vec<&Published> {
+        let named = |dead: &&Published| {
+            dead.tenant == sent.tenant && dead.header(header::IDEMPOTENCY_KEY) == sent.key.as_str()
+        };
+        self.dead.iter().filter(named).collect()
+    }
+
+    /// A dead letter has a reason, and it is the right one. One that names exhausted attempts had them.
+    fn dead_letters_are_right(&mut self) {
+        for sent in &self.outcome.sent {
+            let claims = self.outcome.store.claims(&sent.tenant, &sent.key);
+            let innocent =
+                sent.kind == Kind::Plain && self.outcome.world.plan.spares_the_innocent();
+            let exhausted = claims >= ATTEMPTS && !innocent;
+            let codes: Vec<String> = self
+                .dead_letters(sent)
+                .iter()
+                .map(|dead| dead.header(header::ERROR_CODE).to_owned())
+                .collect();
+            for code in codes {
+                if sent.kind == Kind::Plain {
+                    self.outcome.world.count("plain messages dead-lettered");
+                }
+                let right = match (sent.kind, code.as_str()) {
+                    (Kind::Broken, "node_input_invalid")
+                    | (Kind::Unreadable, "unreadable_body") => true,
+                    (Kind::Plain | Kind::Broken | Kind::Poison, "attempts_exhausted") => exhausted,
+                    _ => false,
+                };
+                self.expect(right, || {
+                    format!("{sent:?}: dead-lettered for {code} after {claims} claims")
+                });
+            }
+        }
+        let ids = self
+            .dead
+            .iter()
+            .map(|dead| dead.header(header::MSG_ID).to_owned());
+        let twice = repeated(ids);
+        self.expect(twice.is_empty(), || {
+            format!("dead letters twice: {twice:?}")
+        });
+    }
+
+    /// What was published is what was committed: each reply once, under its own id, in its turn's order.
+    fn replies_are_those_committed(&mut self) {
+        let mut found: HashMap<(TenantId, String), Vec<(usize, &Published)>> = HashMap::new();
+        for (at, message) in self.outbound.iter().enumerate() {
+            let id = message.header(header::MSG_ID).to_owned();
+            found
+                .entry((message.tenant.clone(), id))
+                .or_default()
+                .push((at, message));
+        }
+        let mut wrong = Vec::new();
+        let mut latest: BTreeMap<(&TenantId, Option<String>), usize> = BTreeMap::new();
+        for entry in &self.log {
+            let Activity { tenant, key, .. } = &entry.activity;
+            let mut last = 0;
+            let scope = entry.activity.base_scope().map(|scope| scope.conversation);
+            let latest = latest.entry((tenant, scope)).or_default();
+            for (n, reply) in entry.change.outbox.iter().enumerate() {
+                let id = Outbound::msg_id(tenant, key, n);
+                let published = found
+                    .remove(&(tenant.clone(), id.clone()))
+                    .unwrap_or_default();
+                let [(at, message)] = published.as_slice() else {
+                    wrong.push(format!(
+                        "reply {id} was published {} times",
+                        published.len()
+                    ));
+                    continue;
+                };
+                if message.body() != reply.body.get() {
+                    wrong.push(format!(
+                        "reply {id} is not what was committed: {}",
+                        message.body()
+                    ));
+                }
+                if *at < last {
+                    wrong.push(format!("reply {id} came before the one before it"));
+                }
+                last = *at;
+            }
+            if last < *latest && self.outcome.world.plan.calm {
+                wrong.push(format!("{key} was answered before what came before it"));
+            } else if last < *latest {
+                // Only of messages that did not wait for the answer to the one before; see docs/exactly-once.md.
+                self.outcome
+                    .world
+                    .count("turns whose replies were overtaken");
+            }
+            *latest = last.max(*latest);
+        }
+        let rest = found.into_keys().map(|(_, id)| id);
+        wrong.extend(
+            rest.map(|id| format!("{id} was published, though nothing like it was committed")),
+        );
+        self.wrong.append(&mut wrong);
+    }
+
+    /// What a user said after seeing an answer was applied after what the answer was to; and where nothing fails, a
+    /// conversation's messages are applied, and their replies published, in the order in which they were sent.
+    fn order_is_kept(&mut self) {
+        let place = |tenant: &TenantId, key: &IdempotencyKey| {
+            let is = |entry: &std::sync::Arc<Entry>| {
+                entry.activity.tenant == *tenant && entry.activity.key == *key
+            };
+            self.log.iter().position(is)
+        };
+        let mut wrong = Vec::new();
+        let mut last: BTreeMap<(&TenantId, &str), usize> = BTreeMap::new();
+        for sent in &self.outcome.sent {
+            let Some(at) = place(&sent.tenant, &sent.key) else {
+                continue;
+            };
+            for before in &sent.after {
+                if place(&sent.tenant, before).is_none_or(|before| before > at) {
+                    wrong.push(format!(
+                        "{sent:?} was applied before {before}, whose answer it knew"
+                    ));
+                }
+            }
+            let conversation = (&sent.tenant, sent.conversation.as_str());
+            if self.outcome.world.plan.calm
+                && last.insert(conversation, at).is_some_and(|last| last > at)
+            {
+                wrong.push(format!("{sent:?} overtook what was sent before it"));
+            }
+        }
+        self.wrong.append(&mut wrong);
+    }
+
+    /// The same activities, one after the other in the order of their commits, in a world without faults: every turn
+    /// finds, says and leaves the same.
+    async fn equals_a_serial_run(&mut self) {
+        let mut serial = Serial::new();
+        for entry in &self.log {
+            let replayed = serial.replay(entry).await;
+            if let Err(why) = replayed {
+                self.wrong.push(format!(
+                    "{} {} is not what a serial run makes of it: {why}",
+                    entry.activity.tenant, entry.activity.key
+                ));
+                return;
+            }
+        }
+        self.state_is_the_same(&serial);
+        self.waits_are_the_same(&serial);
+    }
+
+    fn state_is_the_same(&mut self, serial: &Serial) {
+        let mut wrong = Vec::new();
+        for entry in &self.log {
+            let written = entry.change.state_written.iter();
+            let slots: Vec<StateSlot> = written.map(|(slot, _)| slot.clone()).collect();
+            let ours = at_once(
+                self.outcome
+                    .store
+                    .memory
+                    .read_state(&entry.activity, &slots),
+            );
+            let theirs = at_once(serial.store.memory.read_state(&entry.activity, &slots));
+            if ours.as_ref().ok() != theirs.as_ref().ok() {
+                wrong.push(format!("state differs: {ours:?}, serially {theirs:?}"));
+            }
+        }
+        self.wrong.append(&mut wrong);
+    }
+
+    fn waits_are_the_same(&mut self, serial: &Serial) {
+        let mut wrong = Vec::new();
+        for entry in &self.log {
+            let correlation = entry
+                .change
+                .park
+                .as_ref()
+                .and_then(|park| park.correlation.clone());
+            for echo in [None, correlation] {
+                let asks = |echo: Option<String>| asking(&entry.activity, echo);
+                let ours = waits(&self.outcome.store, &asks(echo.clone()));
+                let echo = echo.map(|echo| serial.theirs(&echo));
+                let theirs = waits(&serial.store, &asks(echo));
+                let theirs = renamed(&theirs, &serial.ours);
+                if ours != theirs {
+                    wrong.push(format!("waits differ: {ours}, serially {theirs}"));
+                }
+            }
+        }
+        self.wrong.append(&mut wrong);
+    }
+}
+
+/// An activity of the same conversation that nobody has sent.
+fn asking(activity: &Activity, correlation: Option<String>) -> Activity {
+    let scope = activity.base_scope();
+    Activity {
+        key: IdempotencyKey::new("asking"),
+        reply_scope: scope.map(|scope| ReplyScope {
+            correlation,
+            ..scope
+        }),
+        ..activity.clone()
+    }
+}
+
+fn look<C: greentic_worker::ports::Clock + Clone>(store: &Store<C>, activity: &Activity) -> Begun {
+    let begin = Begin {
+        activity: &asking(activity, activity.correlation().map(str::to_owned)),
+        claim: Claim::Optimistic,
+        resume: true,
+        state: &[],
+    };
+    at_once(store.memory.begin(&begin)).expect("memory is never away")
+}
+
+/// What an activity would find, as text.
+fn waits<C: greentic_worker::ports::Clock + Clone>(
+    store: &Store<C>,
+    activity: &Activity,
+) -> String {
+    match look(store, activity) {
+        Begun::Ready(opening) => {
+            let wait = opening.wait.map(|wait| (wait.key, wait.data.context_json));
+            format!("{:?} {wait:?}", opening.head)
+        }
+        other @ (Begun::Applied(_) | Begun::Busy { .. }) => format!("{other:?}"),
+    }
+}
+
+fn repeated(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        *count.entry(name).or_default() += 1;
+    }
+    let twice = count.into_iter().filter(|(_, count)| *count > 1);
+    twice.map(|(name, _)| name).collect()
+}

@@ -1,0 +1,174 @@
+//! The same activities once more, one after the other, in a world without faults: what a run is compared with.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use greentic_types::ReplyScope;
+use greentic_worker::model::{Activity, Headers};
+use greentic_worker::ports::{Clock, Destination, NewId, Publisher, TransportError};
+use greentic_worker::registry::Registry;
+use greentic_worker::telemetry::TurnSpan;
+use greentic_worker::turn::{Disposition, Turns};
+use time::OffsetDateTime;
+
+use super::flows;
+use super::run::turns;
+use super::store::{Change, Entry, Store};
+use super::world::{SPAN, id, locked};
+
+/// The registry, compiled once.
+pub fn registry() -> &'static Arc<Registry> {
+    static REGISTRY: OnceLock<Arc<Registry>> = OnceLock::new();
+    REGISTRY.get_or_init(flows::registry)
+}
+
+/// A serial run.
+pub struct Serial {
+    pub store: Arc<Store<Hands>>,
+    turns: Turns<Store<Hands>, Nowhere>,
+    clock: Hands,
+    /// What the simulated run calls what is called so here.
+    pub ours: HashMap<String, String>,
+}
+
+impl Serial {
+    pub fn new() -> Self {
+        let clock = Hands(Arc::new(Mutex::new(OffsetDateTime::UNIX_EPOCH)));
+        let store = Store::new(clock.clone());
+        let ids = Arc::new(Counted(AtomicU64::new(0)));
+        let turns = turns(
+            Arc::clone(&store),
+            Nowhere,
+            registry(),
+            Arc::new(clock.clone()),
+            ids,
+        );
+        Self {
+            store,
+            turns,
+            clock,
+            ours: HashMap::new(),
+        }
+    }
+
+    /// What is called here what the simulated run calls so.
+    pub fn theirs(&self, ours: &str) -> String {
+        let named = self.ours.iter().find(|(_, name)| *name == ours);
+        named.map_or_else(|| ours.to_owned(), |(theirs, _)| theirs.clone())
+    }
+
+    /// Runs the turn of a commit again, at the time of that commit. Tells what differs.
+    pub async fn replay(&mut self, entry: &Entry) -> Result<(), String> {
+        *locked(&self.clock.0) = entry.at;
+        let echo = entry.activity.correlation().map(|echo| self.theirs(echo));
+        let scope = entry.activity.base_scope();
+        let activity = Activity {
+            reply_scope: scope.map(|scope| ReplyScope {
+                correlation: echo,
+                ..scope
+            }),
+            ..entry.activity.clone()
+        };
+        let span = TurnSpan::new(&activity.tenant);
+        let ended = self.turns.run(&activity, 1, &span).now_or_never();
+        let ended = ended.ok_or("it waits for something")?;
+        if !matches!(ended.disposition, Disposition::Ack) || ended.applied.is_none() {
+            return Err(format!("it ends otherwise: {ended:?}"));
+        }
+        let log = self.store.log();
+        let theirs = &log.last().ok_or("nothing was committed")?.change;
+        self.pair(&entry.change, theirs);
+        let (ours, theirs) = (
+            format!("{:#?}", entry.change),
+            renamed(&format!("{theirs:#?}"), &self.ours),
+        );
+        if ours != theirs {
+            return Err(difference(&ours, &theirs));
+        }
+        Ok(())
+    }
+
+    /// Both runs made ids for the same things.
+    fn pair(&mut self, ours: &Change, theirs: &Change) {
+        let (Some(ours), Some(theirs)) = (&ours.park, &theirs.park) else {
+            return;
+        };
+        self.ours
+            .insert(theirs.key.to_string(), ours.key.to_string());
+        if let (Some(ours), Some(theirs)) = (&ours.correlation, &theirs.correlation) {
+            self.ours.insert(theirs.clone(), ours.clone());
+        }
+    }
+}
+
+/// The lines in which two texts differ.
+fn difference(ours: &str, theirs: &str) -> String {
+    let pairs = ours.lines().zip(theirs.lines());
+    let first = pairs.enumerate().find(|(_, (ours, theirs))| ours != theirs);
+    match first {
+        Some((line, (ours, theirs))) => format!("line {line}: {ours}\n    serially: {theirs}"),
+        None => format!("{ours}\n    serially: {theirs}"),
+    }
+}
+
+/// A text with the ids of the serial run replaced by those of the simulated one.
+pub fn renamed(text: &str, names: &HashMap<String, String>) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    let len = id('r', 0).len();
+    while let Some(at) = rest.find("r-id") {
+        out.push_str(&rest[..at]);
+        let end = (at + len).min(rest.len());
+        let name = &rest[at..end];
+        out.push_str(names.get(name).map_or(name, String::as_str));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A clock that shows what it is set to.
+#[derive(Clone)]
+pub struct Hands(Arc<Mutex<OffsetDateTime>>);
+
+impl Clock for Hands {
+    fn now(&self) -> OffsetDateTime {
+        *locked(&self.0)
+    }
+}
+
+struct Counted(AtomicU64);
+
+impl NewId for Counted {
+    fn uuid(&self) -> String {
+        id('r', self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn span_id(&self) -> String {
+        SPAN.to_owned()
+    }
+
+    fn trace_id(&self) -> String {
+        SPAN.repeat(2)
+    }
+}
+
+/// What is published is compared as it was committed.
+struct Nowhere;
+
+impl Publisher for Nowhere {
+    async fn publish(
+        &self,
+        _: Destination<'_>,
+        _: &Headers,
+        _: Bytes,
+    ) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        1024 * 1024
+    }
+}

@@ -1,0 +1,368 @@
+//! The turn store: the in-memory one behind a wire, with a log of everything that was committed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use greentic_types::{SessionData, SessionKey};
+use greentic_worker::adapters::memory::MemoryStore;
+use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, UserId};
+use greentic_worker::ports::{
+    Begin, Begun, Claim, Clock, Commit, Committed, Park, StateSlot, StoreError, Taken, TurnStore,
+};
+use time::OffsetDateTime;
+
+use super::process::Process;
+use super::world::{DEDUPE_WINDOW, LEASE, locked};
+
+/// The store itself, the same for all workers.
+pub struct Store<C> {
+    pub memory: MemoryStore<C>,
+    clock: C,
+    log: Mutex<Vec<Arc<Entry>>>,
+    claims: Mutex<BTreeMap<(TenantId, IdempotencyKey), Claims>>,
+    leases: Mutex<BTreeMap<Conversation, Lease>>,
+    /// Commits that went through although another turn held the conversation.
+    over_a_lease: Mutex<Vec<String>>,
+}
+
+/// How often an activity was claimed: once by each holder, and once more when its lease had run out.
+#[derive(Default)]
+struct Claims {
+    count: u32,
+    last: BTreeMap<String, OffsetDateTime>,
+}
+
+/// Tenant, user and the name of the conversation.
+type Conversation = (TenantId, UserId, Option<String>);
+
+/// Who holds a conversation, as told from outside.
+struct Lease {
+    token: String,
+    until: OffsetDateTime,
+}
+
+/// A commit that was applied.
+#[derive(Debug)]
+pub struct Entry {
+    pub at: OffsetDateTime,
+    pub activity: Activity,
+    pub change: Change,
+}
+
+/// What a commit carries besides its activity and lease.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub head: Option<SessionKey>,
+    pub taken: Option<TakenWait>,
+    pub park: Option<ParkedWait>,
+    pub state_read: Vec<(StateSlot, Option<String>)>,
+    pub state_written: Vec<(StateSlot, String)>,
+    pub outbox: Vec<Outbound>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TakenWait {
+    pub key: SessionKey,
+    pub correlation: Option<String>,
+    pub shadowed: Vec<SessionKey>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ParkedWait {
+    pub key: SessionKey,
+    pub data: SessionData,
+    pub correlation: Option<String>,
+    pub ttl: Duration,
+}
+
+impl<C: Clock + Clone> Store<C> {
+    pub fn new(clock: C) -> Arc<Self> {
+        Arc::new(Self {
+            memory: MemoryStore::new(clock.clone(), DEDUPE_WINDOW),
+            clock,
+            log: Mutex::default(),
+            claims: Mutex::default(),
+            leases: Mutex::default(),
+            over_a_lease: Mutex::default(),
+        })
+    }
+
+    /// All commits in the order in which they were applied.
+    pub fn log(&self) -> Vec<Arc<Entry>> {
+        locked(&self.log).clone()
+    }
+
+    /// How often this activity was claimed, as told from outside.
+    pub fn claims(&self, tenant: &TenantId, key: &IdempotencyKey) -> u32 {
+        let name = (tenant.clone(), key.clone());
+        locked(&self.claims)
+            .get(&name)
+            .map_or(0, |claims| claims.count)
+    }
+
+    fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
+        let begun = at_once(self.memory.begin(begin))?;
+        if let (Claim::Exclusive { token, .. }, Begun::Ready(_)) = (begin.claim, &begun) {
+            let now = self.clock.now();
+            let lease = Lease {
+                token: token.to_owned(),
+                until: now + LEASE,
+            };
+            locked(&self.leases).insert(conversation(begin.activity), lease);
+            let name = (begin.activity.tenant.clone(), begin.activity.key.clone());
+            let mut claims = locked(&self.claims);
+            let claims = claims.entry(name).or_default();
+            let last = claims.last.insert(token.to_owned(), now);
+            claims.count += u32::from(last.is_none_or(|last| now - last >= LEASE));
+        }
+        Ok(begun)
+    }
+
+    fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        let committed = at_once(self.memory.commit(commit))?;
+        if matches!(committed, Committed::Done) {
+            self.free_lease(commit);
+            let entry = Entry {
+                at: self.clock.now(),
+                activity: commit.activity.clone(),
+                change: Change::of(commit),
+            };
+            locked(&self.log).push(Arc::new(entry));
+        }
+        Ok(committed)
+    }
+}
+
+impl<C: Clock> Store<C> {
+    /// A commit frees the lease; none goes through while another turn has one.
+    fn free_lease(&self, commit: &Commit<'_>) {
+        let activity = commit.activity;
+        let lease = locked(&self.leases).remove(&conversation(activity));
+        let Some(lease) = lease.filter(|lease| lease.until > self.clock.now()) else {
+            return;
+        };
+        if commit.lease != Some(lease.token.as_str()) {
+            let key = &activity.key;
+            locked(&self.over_a_lease).push(format!("{key} was committed over another's lease"));
+        }
+    }
+
+    fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let mut leases = locked(&self.leases);
+        let name = conversation(activity);
+        if leases.get(&name).is_some_and(|lease| lease.token == token) {
+            leases.remove(&name);
+            // A claim of the same holder that was on its way meanwhile counts anew.
+            let name = (activity.tenant.clone(), activity.key.clone());
+            if let Some(claims) = locked(&self.claims).get_mut(&name) {
+                claims.last.remove(token);
+            }
+        }
+        at_once(self.memory.release(activity, token))
+    }
+
+    /// Commits that went through although another turn held the conversation.
+    pub fn over_a_lease(&self) -> Vec<String> {
+        locked(&self.over_a_lease).clone()
+    }
+}
+
+fn conversation(activity: &Activity) -> Conversation {
+    let scope = activity.base_scope().map(|scope| scope.conversation);
+    (activity.tenant.clone(), activity.user.clone(), scope)
+}
+
+/// A store in memory never waits.
+pub fn at_once<T>(call: impl Future<Output = T>) -> T {
+    call.now_or_never().expect("memory answers at once")
+}
+
+impl Change {
+    fn of(commit: &Commit<'_>) -> Self {
+        Self {
+            head: commit.head.cloned(),
+            taken: commit.taken.map(|taken| TakenWait {
+                key: taken.key.clone(),
+                correlation: taken.correlation.map(str::to_owned),
+                shadowed: taken.shadowed.to_vec(),
+            }),
+            park: commit.park.map(|park| ParkedWait {
+                key: park.key.clone(),
+                data: park.data.clone(),
+                correlation: park.correlation.map(str::to_owned),
+                ttl: park.ttl,
+            }),
+            state_read: commit.state_read.to_vec(),
+            state_written: commit.state_written.to_vec(),
+            outbox: commit.outbox.to_vec(),
+        }
+    }
+
+    fn borrow<'a>(&'a self, activity: &'a Activity, lease: Option<&'a str>) -> Commit<'a> {
+        Commit {
+            activity,
+            lease,
+            head: self.head.as_ref(),
+            taken: self.taken.as_ref().map(|taken| Taken {
+                key: &taken.key,
+                correlation: taken.correlation.as_deref(),
+                shadowed: &taken.shadowed,
+            }),
+            park: self.park.as_ref().map(|park| Park {
+                key: &park.key,
+                data: &park.data,
+                correlation: park.correlation.as_deref(),
+                ttl: park.ttl,
+            }),
+            state_read: &self.state_read,
+            state_written: &self.state_written,
+            outbox: &self.outbox,
+        }
+    }
+}
+
+/// Without a wire: what the serial run has.
+impl<C: Clock + Clone> TurnStore for Store<C> {
+    async fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
+        self.begin(begin)
+    }
+
+    async fn read_state(
+        &self,
+        activity: &Activity,
+        slots: &[StateSlot],
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        self.memory.read_state(activity, slots).await
+    }
+
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        self.commit(commit)
+    }
+
+    async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
+        self.memory.published(activity).await
+    }
+
+    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        self.release(activity, token)
+    }
+}
+
+/// The store as one process reaches it.
+pub struct StorePort<C> {
+    pub process: Arc<Process>,
+    pub store: Arc<Store<C>>,
+}
+
+impl<C: Clock + Clone> StorePort<C> {
+    async fn call<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        effect: impl FnOnce(&Store<C>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = Arc::clone(&self.store);
+        let answer = self.process.request(call, move || effect(&store)).await;
+        answer.map_err(|away| StoreError::Unavailable(Box::new(away)))?
+    }
+
+    fn note(&self, what: &str, activity: &Activity, answer: &str) {
+        let (worker, key) = (self.process.number, &activity.key);
+        let tenant = &activity.tenant;
+        self.process
+            .world
+            .note(format!("worker {worker}: {what} {tenant} {key}: {answer}"));
+    }
+}
+
+impl<C: Clock + Clone> TurnStore for StorePort<C> {
+    async fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
+        let activity = begin.activity.clone();
+        let claim = match begin.claim {
+            Claim::Optimistic => None,
+            Claim::Exclusive { token, ttl } => Some((token.to_owned(), ttl)),
+        };
+        let (resume, state) = (begin.resume, begin.state.to_vec());
+        let effect =
+            move |store: &Store<C>| {
+                store.begin(&Begin {
+                    activity: &activity,
+                    claim: claim.as_ref().map_or(Claim::Optimistic, |(token, ttl)| {
+                        Claim::Exclusive { token, ttl: *ttl }
+                    }),
+                    resume,
+                    state: &state,
+                })
+            };
+        let begun = self.call("begin", effect).await?;
+        let answer = match &begun {
+            Begun::Applied(outbox) => format!("applied, {} to publish", outbox.len()),
+            Begun::Busy { .. } => "busy".to_owned(),
+            Begun::Ready(opening) => {
+                let wait = opening.wait.as_ref().map(|wait| wait.key.as_str());
+                format!("ready, claims {}, wait {wait:?}", opening.claims)
+            }
+        };
+        self.note("begin", begin.activity, &answer);
+        match &begun {
+            Begun::Applied(_) => self.process.world.count("turns begun that were applied"),
+            Begun::Busy { .. } => self
+                .process
+                .world
+                .count("turns begun on a busy conversation"),
+            Begun::Ready(_) => self.process.world.count("turns begun"),
+        }
+        Ok(begun)
+    }
+
+    async fn read_state(
+        &self,
+        activity: &Activity,
+        slots: &[StateSlot],
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        // The flow that poison starts asks for state first, so this is where it kills.
+        if activity.key.as_str().starts_with("poison") {
+            self.process.die("of what it runs");
+        }
+        let (activity, slots) = (activity.clone(), slots.to_vec());
+        self.call("read state", move |store| {
+            at_once(store.memory.read_state(&activity, &slots))
+        })
+        .await
+    }
+
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        let (activity, lease) = (commit.activity.clone(), commit.lease.map(str::to_owned));
+        let change = Change::of(commit);
+        let effect =
+            move |store: &Store<C>| store.commit(&change.borrow(&activity, lease.as_deref()));
+        let committed = self.call("commit", effect).await?;
+        let answer = match &committed {
+            Committed::Done => "done",
+            Committed::AlreadyApplied(_) => "already applied",
+            Committed::Conflict => "conflict",
+        };
+        self.note("commit", commit.activity, answer);
+        self.process.world.count(match &committed {
+            Committed::Done => "commits",
+            Committed::AlreadyApplied(_) => "commits that were applied",
+            Committed::Conflict => "commits in conflict",
+        });
+        Ok(committed)
+    }
+
+    async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
+        let activity = activity.clone();
+        self.call("published", move |store| {
+            at_once(store.memory.published(&activity))
+        })
+        .await
+    }
+
+    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let (activity, token) = (activity.clone(), token.to_owned());
+        self.call("release", move |store| store.release(&activity, &token))
+            .await
+    }
+}

@@ -1,0 +1,222 @@
+//! The other side: users who talk through a provider that repeats itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use greentic_worker::model::{Headers, IdempotencyKey, TenantId, header};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::net::{Net, Published};
+use super::world::{World, locked};
+
+/// How long a user waits for an answer before asking on. What is lost shows in the checks.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A message that was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub tenant: TenantId,
+    pub key: IdempotencyKey,
+    pub conversation: String,
+    pub kind: Kind,
+    /// The messages of the conversation that were answered before it was sent.
+    pub after: Vec<IdempotencyKey>,
+    headers: Headers,
+    body: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Plain,
+    /// Fails in its flow.
+    Broken,
+    /// Is no activity.
+    Unreadable,
+    /// Kills whoever runs it.
+    Poison,
+}
+
+/// Everything that was sent, in order.
+#[derive(Default)]
+pub struct Sendings(Mutex<Vec<Sent>>);
+
+impl Sendings {
+    pub fn all(&self) -> Vec<Sent> {
+        locked(&self.0).clone()
+    }
+}
+
+/// One conversation.
+pub struct Talk {
+    pub world: Arc<World>,
+    pub net: Arc<Net>,
+    pub sendings: Arc<Sendings>,
+    pub tenant: TenantId,
+    pub number: usize,
+    pub user: u64,
+}
+
+impl Talk {
+    /// Talks to the end: some wait for each answer, some do not.
+    pub async fn run(self) {
+        let world = &self.world;
+        let patient = world.odds(600);
+        let messages = world.pick(1..8);
+        let mut said = Vec::new();
+        for n in 0..messages {
+            sleep(world.millis(0..if patient { 2_000 } else { 300 })).await;
+            let after = self.answered(&said);
+            let name = format!("{}-{n}", self.number);
+            let echo = self.echo();
+            let (kind, key) = self.say(&name, &after, echo.clone());
+            said.push(key.clone());
+            if world.odds(100) {
+                // Another provider has the same question to answer, and answers it too.
+                let (_, key) = self.say(&format!("{name}-too"), &after, echo);
+                said.push(key);
+            }
+            if patient {
+                let answer = self.answer_to(&key);
+                if timeout(PATIENCE, answer).await.is_err() {
+                    world.note(format!("{} {key:?}: {kind:?} never answered", self.tenant));
+                }
+            }
+        }
+    }
+
+    /// Sends a message, and perhaps a second time.
+    fn say(
+        &self,
+        name: &str,
+        after: &[IdempotencyKey],
+        echo: Option<String>,
+    ) -> (Kind, IdempotencyKey) {
+        let world = &self.world;
+        let kind = match () {
+            () if world.odds(world.plan.poison) => Kind::Poison,
+            () if world.odds(world.plan.broken / 2) => Kind::Broken,
+            () if world.odds(world.plan.broken / 2) => Kind::Unreadable,
+            () => Kind::Plain,
+        };
+        let id = match kind {
+            Kind::Poison => format!("poison-{name}"),
+            Kind::Plain | Kind::Broken | Kind::Unreadable => format!("m-{name}"),
+        };
+        let mut headers = Headers::default();
+        headers.push(header::IDEMPOTENCY_KEY, &id);
+        let flow = match kind {
+            Kind::Broken => Some("broken"),
+            Kind::Poison => Some("main"),
+            Kind::Plain | Kind::Unreadable if world.odds(800) => None,
+            Kind::Plain | Kind::Unreadable => {
+                Some(["side", "side", "main", "echo"][world.pick(0..4)])
+            }
+        };
+        if let Some(flow) = flow {
+            headers.push(header::FLOW_ID, flow);
+        }
+        let body = match kind {
+            Kind::Unreadable => format!("{id}, which is no JSON"),
+            Kind::Plain | Kind::Broken | Kind::Poison => self.body(&id, echo).to_string(),
+        };
+        let sent = Sent {
+            tenant: self.tenant.clone(),
+            key: IdempotencyKey::new(&id),
+            conversation: format!("c{}", self.number),
+            kind,
+            after: after.to_vec(),
+            headers,
+            body,
+        };
+        world.count("messages sent");
+        locked(&self.sendings.0).push(sent.clone());
+        sent.send(&self.net);
+        if world.chance(world.plan.twice) {
+            world.count("messages sent twice");
+            let (net, sent, later) = (Arc::clone(&self.net), sent.clone(), world.millis(0..8_000));
+            tokio::spawn(async move {
+                sleep(later).await;
+                sent.send(&net);
+            });
+        }
+        (kind, sent.key)
+    }
+
+    fn body(&self, id: &str, echo: Option<String>) -> Value {
+        let world = &self.world;
+        let text = if world.odds(200) { "again" } else { id };
+        json!({
+            "id": id,
+            "from": {"id": format!("u{}", self.user)},
+            "reply_scope": {"conversation": format!("c{}", self.number), "correlation": echo},
+            "text": text,
+            "metadata": {"slot": format!("slot{}", world.pick(0..2))},
+        })
+    }
+
+    /// Which question is answered: none by name, the last one, or any.
+    fn echo(&self) -> Option<String> {
+        let (world, mut asked) = (&self.world, self.correlations());
+        match asked.len() {
+            0 => None,
+            _ if world.odds(400) => None,
+            _ if world.odds(600) => asked.pop(),
+            len => Some(asked.swap_remove(world.pick(0..len))),
+        }
+    }
+
+    /// The correlation ids that this conversation was asked to echo.
+    fn correlations(&self) -> Vec<String> {
+        let ours = |reply: &&Published| {
+            let key = reply.header(header::IN_REPLY_TO);
+            reply.tenant == self.tenant && key.split('-').nth(1) == Some(&self.number.to_string())
+        };
+        self.net.look(|replies, _| {
+            let ours = replies.iter().filter(ours);
+            let asked = ours.filter_map(|reply| reply.headers.get(header::CORRELATION_ID));
+            asked.map(str::to_owned).collect()
+        })
+    }
+
+    fn answered(&self, said: &[IdempotencyKey]) -> Vec<IdempotencyKey> {
+        let answered = said.iter().filter(|key| {
+            self.net.look(|replies, _| {
+                replies
+                    .iter()
+                    .any(|reply| self.names(reply, header::IN_REPLY_TO, key))
+            })
+        });
+        answered.cloned().collect()
+    }
+
+    /// Waits until there is a reply to a message, or its dead letter.
+    async fn answer_to(&self, key: &IdempotencyKey) {
+        loop {
+            let published = self.net.published.notified();
+            let answered = self.net.look(|replies, dead| {
+                replies
+                    .iter()
+                    .any(|reply| self.names(reply, header::IN_REPLY_TO, key))
+                    || dead
+                        .iter()
+                        .any(|dead| self.names(dead, header::IDEMPOTENCY_KEY, key))
+            });
+            if answered {
+                return;
+            }
+            published.await;
+        }
+    }
+
+    fn names(&self, message: &Published, header: &str, key: &IdempotencyKey) -> bool {
+        message.tenant == self.tenant && message.header(header) == key.as_str()
+    }
+}
+
+impl Sent {
+    /// Hands it to the servers, once more perhaps.
+    pub fn send(&self, net: &Net) {
+        net.send(&self.tenant, self.headers.clone(), self.body.clone());
+    }
+}

@@ -8,6 +8,12 @@ use futures_util::Stream;
 use greentic_types::{SessionData, SessionKey};
 use time::OffsetDateTime;
 
+mod components;
+
+pub use components::{
+    CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants, Running,
+};
+
 use crate::model::{Activity, FlowId, Headers, InboundMessage, Outbound, PackId, TenantId};
 
 /// Sessions, state and the record of what was applied: everything a turn reads and writes, in two steps.

@@ -1,0 +1,62 @@
+//! Calls of the code that a pack brings along.
+
+use std::fmt;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::FlowId;
+
+/// The identity of a component's code: the SHA-256 digest of its file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ComponentDigest([u8; 32]);
+
+impl ComponentDigest {
+    /// The identity of this code.
+    pub fn of(code: &[u8]) -> Self {
+        Self(Sha256::digest(code).into())
+    }
+}
+
+/// 64 lowercase hex digits.
+impl fmt::Display for ComponentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for ComponentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ComponentDigest({self})")
+    }
+}
+
+/// A component's call, as a flow asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invocation {
+    /// The component, as the pack's manifest names it.
+    pub component: String,
+    /// What it is to do.
+    pub operation: String,
+    /// The flow that calls it, and owns the state it may reach.
+    pub flow: FlowId,
+    /// The node that calls it.
+    pub node: String,
+    /// What it is given.
+    pub payload: Value,
+    /// How it is given that.
+    pub form: InvocationForm,
+    /// Counts the calls of the turn from 0: the same call of the same turn has the same number on every attempt.
+    pub ordinal: u32,
+}
+
+/// How a component is given its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvocationForm {
+    /// As a node's input, in the envelope that the component's interface wants.
+    Node,
+    /// As a card's input: interfaces that take JSON text get the payload bare, without an envelope.
+    Card,
+    /// As a provider's operation: through the provider schema-core interface.
+    Provider,
+}

@@ -1,11 +1,12 @@
 //! A provider: it knows nothing of the worker but the contract on NATS.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use greentic_worker::model::header;
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use super::{DEADLINE, Servers, Tenant, poll};
 /// nothing is missed however late a test looks.
 pub struct Provider {
     tenant: String,
+    patience: Duration,
     jetstream: jetstream::Context,
     replies: Inbox,
     dead: Inbox,
@@ -31,6 +33,8 @@ pub struct Message {
 /// One message of `outbound.<tenant>`.
 #[derive(Clone, Debug)]
 pub struct Reply {
+    /// Where the stream has it.
+    pub sequence: u64,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body.
@@ -165,8 +169,15 @@ impl Provider {
             replies: Inbox::new(&jetstream, "GREENTIC_OUTBOUND", "outbound", &tenant.id),
             dead: Inbox::new(&jetstream, "GREENTIC_DEADLETTER", "deadletter", &tenant.id),
             tenant: tenant.id.clone(),
+            patience: DEADLINE,
             jetstream,
         }
+    }
+
+    /// Waits for so much longer than usual, where a server or the only worker is away meanwhile.
+    pub fn patient(mut self, longer: Duration) -> Self {
+        self.patience += longer;
+        self
     }
 
     /// Publishes an activity and waits until the stream has it; its id.
@@ -175,6 +186,22 @@ impl Provider {
         self.send_raw(&self.tenant, message.headers.clone(), body)
             .await;
         message.id.clone()
+    }
+
+    /// Publishes an activity right behind a mark in the stream of replies. The mark's sequence: what the stream has between
+    /// the mark and the reply was published meanwhile, however late this process comes to look.
+    pub async fn send_marked(&self, message: &Message) -> u64 {
+        let body = message.body.to_string().into_bytes();
+        let mark = format!("outbound.mark.{}", self.tenant);
+        let inbound = format!("inbound.{}", self.tenant);
+        let mark = self.jetstream.publish(mark, "".into()).await;
+        let stored =
+            self.jetstream
+                .publish_with_headers(inbound, message.headers.clone(), body.into());
+        let stored = stored.await.expect("NATS is there");
+        stored.await.expect("the stream has it");
+        let mark = mark.expect("NATS is there").await;
+        mark.expect("the stream has it").sequence
     }
 
     /// Publishes many activities at once and waits until the stream has all of them.
@@ -192,7 +219,7 @@ impl Provider {
     /// Publishes any body to `inbound.<tenant>` of any tenant and waits until the stream has it.
     pub async fn send_raw(&self, tenant: &str, headers: HeaderMap, body: Vec<u8>) {
         let subject = format!("inbound.{tenant}");
-        let stored = poll(DEADLINE, async || {
+        let stored = poll(self.patience, async || {
             let (subject, headers) = (subject.clone(), headers.clone());
             let publishing =
                 self.jetstream
@@ -205,8 +232,14 @@ impl Provider {
 
     /// The next reply, within the usual deadline.
     pub async fn expect_reply(&mut self) -> Reply {
-        let reply = self.reply_within(DEADLINE).await;
-        reply.unwrap_or_else(|| panic!("no reply on outbound.{} in {DEADLINE:?}", self.tenant))
+        let reply = self.reply_within(self.patience).await;
+        let none = || {
+            panic!(
+                "no reply on outbound.{} in {:?}",
+                self.tenant, self.patience
+            )
+        };
+        reply.unwrap_or_else(none)
     }
 
     /// The next reply, which must have this text.
@@ -233,8 +266,13 @@ impl Provider {
     pub async fn reply_within(&mut self, within: Duration) -> Option<Reply> {
         let message = self.replies.next(within).await?;
         let body = serde_json::from_slice(&message.payload).expect("a reply is JSON");
+        let sequence = message.info().expect("it is of a stream").stream_sequence;
         let headers = message.headers.clone().unwrap_or_default();
-        Some(Reply { headers, body })
+        Some(Reply {
+            sequence,
+            headers,
+            body,
+        })
     }
 
     /// Fails if there is a reply within this time. It can only ever show that none came yet, so where something else
@@ -246,47 +284,57 @@ impl Provider {
 
     /// Waits until every message that was sent is settled.
     pub async fn settled(&self) {
-        let inbound = format!("inbound.{}", self.tenant);
-        let empty = poll(DEADLINE, async || {
-            (self.stored("GREENTIC_INBOUND", &inbound).await == Some(0)).then_some(())
+        self.expect_unsettled(0).await;
+    }
+
+    /// Waits until so many messages are still to be settled: the server comes to the acks of a worker after all else that it
+    /// was told meanwhile.
+    pub async fn expect_unsettled(&self, wanted: usize) {
+        let last = Cell::new(0);
+        let reached = poll(self.patience, async || {
+            last.set(self.unsettled().await);
+            (last.get() == wanted).then_some(())
         });
-        assert!(empty.await.is_some(), "messages stay on {inbound}");
+        let (reached, last, tenant) = (reached.await, last.get(), &self.tenant);
+        assert!(
+            reached.is_some(),
+            "{last} messages and not {wanted} are on inbound.{tenant} after {:?}",
+            self.patience
+        );
     }
 
     /// How many messages are still to be settled.
     pub async fn unsettled(&self) -> usize {
-        let inbound = format!("inbound.{}", self.tenant);
-        let stored = self.stored("GREENTIC_INBOUND", &inbound).await;
-        stored.expect("the stream is there")
+        self.stored("GREENTIC_INBOUND", "inbound").await
     }
 
     /// How many replies and dead letters there are in all, read or not.
     pub async fn published(&self) -> (usize, usize) {
-        let (outbound, dead) = (
-            format!("outbound.{}", self.tenant),
-            format!("deadletter.{}", self.tenant),
-        );
-        let replies = self.stored("GREENTIC_OUTBOUND", &outbound).await;
-        let dead = self.stored("GREENTIC_DEADLETTER", &dead).await;
         (
-            replies.expect("the stream is there"),
-            dead.expect("the stream is there"),
+            self.stored("GREENTIC_OUTBOUND", "outbound").await,
+            self.stored("GREENTIC_DEADLETTER", "deadletter").await,
         )
     }
 
-    /// How many messages of a subject a stream holds.
-    async fn stored(&self, stream: &str, subject: &str) -> Option<usize> {
-        let stream = self.jetstream.get_stream(stream).await.ok()?;
-        let info = stream.info_with_subjects(subject).await.ok()?;
-        let counts: Vec<_> = info.collect().await;
-        Some(counts.into_iter().flatten().map(|(_, count)| count).sum())
+    /// How many messages of the tenant a stream holds, as soon as the server says.
+    async fn stored(&self, stream: &str, prefix: &str) -> usize {
+        let subject = format!("{prefix}.{}", self.tenant);
+        let count = poll(DEADLINE, async || {
+            let stream = self.jetstream.get_stream(stream).await.ok()?;
+            let info = stream.info_with_subjects(&subject).await.ok()?;
+            let counts: Vec<_> = info.try_collect().await.ok()?;
+            Some(counts.into_iter().map(|(_, count)| count).sum())
+        });
+        count
+            .await
+            .unwrap_or_else(|| panic!("{stream} is not told of in {DEADLINE:?}"))
     }
 
     /// The next dead letter, within the usual deadline.
     pub async fn expect_dead(&mut self) -> Dead {
-        let message = self.dead.next(DEADLINE).await;
-        let message =
-            message.unwrap_or_else(|| panic!("no dead letter of {} in {DEADLINE:?}", self.tenant));
+        let message = self.dead.next(self.patience).await;
+        let none = || panic!("no dead letter of {} in {:?}", self.tenant, self.patience);
+        let message = message.unwrap_or_else(none);
         Dead {
             headers: message.headers.clone().unwrap_or_default(),
             body: message.payload.clone(),

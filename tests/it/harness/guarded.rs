@@ -6,10 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+use super::DEADLINE;
 
 /// Starts the command, prints its pid, later its exit code. Kills it when our end of its standard input closes, which
 /// happens when [`Guarded`] is dropped and also when this process dies without dropping anything.
@@ -85,6 +87,35 @@ impl Guarded {
             status.expect("sh runs").success() || self.exit_code().is_some(),
             "`{kill}` failed"
         );
+    }
+
+    /// Holds it still (SIGSTOP). When this returns, none of its threads does anything any more.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        let until = Instant::now() + DEADLINE;
+        while !self.stands_still() {
+            assert!(Instant::now() < until, "{} goes on", self.pid);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Whether every thread is stopped: the signal is on its way to each of them for a while. Taken for granted where the
+    /// system has no `/proc` to tell.
+    fn stands_still(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            // A thread that is gone does nothing either.
+            let about = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            let state = about.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+            state.is_none_or(|state| state == "T")
+        })
     }
 
     /// The exit code, if it has ended; 128 and the signal's number if a signal ended it.

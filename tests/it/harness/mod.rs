@@ -36,9 +36,9 @@ mod worker_process;
 mod tests;
 
 pub use activities::{Dead, Message, Provider, Reply};
-pub use native::{NatsServer, RedisServer};
+pub use native::{NatsServer, RedisServer, free_port};
 pub use packs::FixturePack;
-pub use servers::{Servers, setting};
+pub use servers::{Servers, redis_connection, setting};
 pub use tenant::{Tenant, fresh_tenant, pack_id};
 pub use worker_process::{WorkerBuilder, WorkerProcess};
 

@@ -1,10 +1,12 @@
 //! Native servers on free ports of the loopback address.
 
+use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,12 +88,12 @@ impl NatsServer {
 
     /// Holds it still (SIGSTOP): connections stay open and nothing answers.
     pub fn pause(&self) {
-        self.0.signal("STOP");
+        self.0.process().pause();
     }
 
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) {
-        self.0.signal("CONT");
+        self.0.process().resume();
     }
 }
 
@@ -149,17 +151,17 @@ impl RedisServer {
 
     /// Holds it still (SIGSTOP): connections stay open and nothing answers.
     pub fn pause(&self) {
-        self.0.signal("STOP");
+        self.0.process().pause();
     }
 
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) {
-        self.0.signal("CONT");
+        self.0.process().resume();
     }
 }
 
 /// The arguments of a nats-server with these lines in its configuration file.
-fn configured(port: u16, dir: &Path, lines: &str) -> std::io::Result<Vec<String>> {
+fn configured(port: u16, dir: &Path, lines: &str) -> io::Result<Vec<String>> {
     let file = dir.join("nats.conf");
     fs::write(&file, format!("listen: 127.0.0.1:{port}\n{lines}\n"))?;
     Ok(vec!["-c".to_owned(), file.display().to_string()])
@@ -177,6 +179,14 @@ impl Kind {
         match self {
             Self::Nats | Self::CoreNats => "nats-server",
             Self::Redis => "redis-server",
+        }
+    }
+
+    /// What it logs once it has its port.
+    fn has_its_port(self) -> &'static str {
+        match self {
+            Self::Nats | Self::CoreNats => "Listening for client connections on",
+            Self::Redis => "Ready to accept connections",
         }
     }
 
@@ -211,7 +221,7 @@ struct Server {
 impl Server {
     async fn start(
         kind: Kind,
-        arguments: impl Fn(u16, &Path) -> std::io::Result<Vec<String>>,
+        arguments: impl Fn(u16, &Path) -> io::Result<Vec<String>>,
     ) -> Result<Self, String> {
         let mut last = String::new();
         // Someone else may take the port between our finding it free and the server's taking it.
@@ -238,10 +248,14 @@ impl Server {
         let program = find(self.kind.program())?;
         let mut command = Command::new(&program);
         command.args(&self.arguments);
-        let process = Guarded::spawn(&command, self.dir.path())
+        let process = self
+            .log_dir()
+            .and_then(|dir| Guarded::spawn(&command, &dir))
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let ready = poll(DEADLINE, async || match process.exit_code() {
             Some(code) => Some(Err(format!("it ended with code {code}"))),
+            // Should somebody else have the port, it is not ours that answers.
+            None if !process.log().contains(self.kind.has_its_port()) => None,
             None => self.kind.answers(self.port).await.map(Ok),
         });
         let ready = ready.await.unwrap_or_else(|| Err("no answer".to_owned()));
@@ -250,8 +264,13 @@ impl Server {
         Ok(())
     }
 
-    fn signal(&self, name: &str) {
-        self.process.as_ref().expect("it runs").signal(name);
+    /// A folder for the log of one run, which goes with the data.
+    fn log_dir(&self) -> io::Result<PathBuf> {
+        Ok(tempfile::tempdir_in(self.dir.path())?.keep())
+    }
+
+    fn process(&self) -> &Guarded {
+        self.process.as_ref().expect("it runs")
     }
 
     async fn end(&mut self, signal: &str) {
@@ -277,10 +296,22 @@ fn find(program: &str) -> Result<PathBuf, String> {
         })
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+/// A free port that nobody else in this process is given. It is none of those that systems give to outgoing connections:
+/// while a server is down, one of them could take its port, even the very one that tries to reach it.
+pub fn free_port() -> io::Result<u16> {
+    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let given = given.get_or_insert_default();
+    let mut last = None;
+    for _ in 0..100 {
+        let port = fastrand::u16(10_000..30_000);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(_) if given.insert(port) => return Ok(port),
+            Ok(_) => {}
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other("all are given away")))
 }
 
 fn fail<T>(why: String) -> T {

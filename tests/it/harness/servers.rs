@@ -4,8 +4,11 @@
 use std::any::Any;
 use std::sync::OnceLock;
 
-use super::containers;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+
 use super::native::{NatsServer, RedisServer};
+use super::{DEADLINE, containers};
 
 /// The addresses of a NATS server with JetStream and of a Redis server.
 #[derive(Clone, Debug)]
@@ -34,6 +37,16 @@ impl Servers {
             redis_url: redis.url(),
         }
     }
+}
+
+/// A connection of the test's own to Redis. The client's own half a second for an answer is too short for a busy machine.
+pub async fn redis_connection(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).expect("the URL of a server");
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(DEADLINE))
+        .set_response_timeout(Some(DEADLINE));
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    connection.await.expect("Redis is there")
 }
 
 /// The harness's settings: nothing of the product reads the environment here.

@@ -4,7 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::guarded::{Guarded, scratch};
-use super::{DEADLINE, Message, NatsServer, Provider, RedisServer, Servers, fresh_tenant, poll};
+use super::{
+    DEADLINE, Message, NatsServer, Provider, RedisServer, Servers, fresh_tenant, poll,
+    redis_connection,
+};
 
 fn is_alive(pid: u32) -> bool {
     let kill = format!("kill -0 {pid} 2>/dev/null");
@@ -140,9 +143,4 @@ async fn check_servers(servers: &Servers) {
         .await
         .unwrap();
     assert_eq!(pong, "PONG");
-}
-
-async fn redis_connection(url: &str) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
 }

@@ -1,5 +1,7 @@
 //! The built worker as a process.
 
+use std::cell::Cell;
+use std::panic::Location;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -73,12 +75,12 @@ impl WorkerProcess {
 
     /// Holds it still (SIGSTOP), as a stalled machine would.
     pub fn pause(&self) {
-        self.process.signal("STOP");
+        self.process.pause();
     }
 
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) {
-        self.process.signal("CONT");
+        self.process.resume();
     }
 
     /// Waits until it has ended; its exit code, or 128 and the number of the signal that ended it.
@@ -112,6 +114,28 @@ impl WorkerProcess {
             (whole && given.contains(labels)).then(|| value.parse::<f64>().expect("a number"))
         });
         samples.sum()
+    }
+
+    /// Waits until the sum of a metric's samples of which the labels contain this text is so much. What happened is counted
+    /// after it, so that who has seen it may be ahead of the count.
+    #[track_caller]
+    pub fn expect_metric(&self, name: &str, labels: &str, wanted: f64) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let last = Cell::new(f64::NAN);
+            let reached = poll(DEADLINE, async || {
+                last.set(self.metric(name, labels).await);
+                // What only grows will not come back to it.
+                let is_passed = name.ends_with("_total") && last.get() > wanted;
+                (is_passed || last.get() == wanted).then_some(())
+            });
+            reached.await;
+            let last = last.get();
+            assert!(
+                last == wanted,
+                "{name}{{{labels}}} is {last} and not {wanted}, after {DEADLINE:?} or for good, at {at}"
+            );
+        }
     }
 
     /// Waits until `/readyz` says so.

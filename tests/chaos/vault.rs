@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use futures_util::StreamExt;
 use greentic_worker::model::header;
 
-use crate::harness::poll;
+use crate::harness::{poll, redis_connection};
 use crate::record::{Place, Record};
 
 /// What was found.
@@ -112,8 +112,7 @@ pub async fn open(
     tenants: &[String],
 ) -> Result<Vault, Box<dyn std::error::Error>> {
     let mut vault = Vault::default();
-    let client = redis::Client::open(redis_url)?;
-    let mut redis = client.get_multiplexed_async_connection().await?;
+    let mut redis = redis_connection(redis_url).await;
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await?;
     for key in &keys {
         let get = redis::cmd("GET").arg(key).to_owned();

@@ -16,8 +16,6 @@ async fn deadletters(nats: &str, args: &[&str], env: &[(&str, &str)]) -> Output 
     let mut command = Command::new(env!("CARGO_BIN_EXE_greentic-worker"));
     command.arg("deadletters").args(args);
     command.env("GREENTIC_WORKER__NATS__URL", nats);
-    command.env("GREENTIC_WORKER__NATS__CONNECT_TIMEOUT", "2s");
-    command.env("GREENTIC_WORKER__NATS__REQUEST_TIMEOUT", "2s");
     command.envs(env.iter().copied());
     let running = tokio::task::spawn_blocking(move || command.output());
     running.await.unwrap().unwrap()
@@ -36,7 +34,12 @@ async fn fails(nats: &str, args: &[&str]) -> (i32, String) {
 }
 
 async fn fails_as(nats: &str, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
-    let output = deadletters(nats, args, env).await;
+    // What will not come need not be waited for long.
+    let impatient = [
+        ("GREENTIC_WORKER__NATS__CONNECT_TIMEOUT", "2s"),
+        ("GREENTIC_WORKER__NATS__REQUEST_TIMEOUT", "2s"),
+    ];
+    let output = deadletters(nats, args, &[&impatient, env].concat()).await;
     let code = output.status.code().unwrap();
     assert_ne!(code, 0, "{args:?}: {output:?}");
     (code, String::from_utf8(output.stderr).unwrap())

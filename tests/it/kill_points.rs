@@ -170,7 +170,8 @@ fn expected(undisturbed: &Seen, deaths: &[&str]) -> Seen {
 async fn run(servers: &Servers, deaths: &[&str]) -> Seen {
     let pack = FixturePack::of("kill", &[("main", TALK), ("loop", LOOP)]);
     let tenant = fresh_tenant().runs(&pack, &["main", "loop"], "");
-    let mut provider = Provider::connect(servers, &tenant).await;
+    let provider = Provider::connect(servers, &tenant).await;
+    let mut provider = provider.patient(DEADLINE * 2);
     tokio::select! {
         seen = talk(&mut provider) => seen,
         () = work(servers, &tenant, deaths) => unreachable!("the last worker lives on"),
@@ -182,7 +183,7 @@ async fn work(servers: &Servers, tenant: &Tenant, deaths: &[&str]) {
     for death in deaths {
         let worker = worker(servers, tenant).arg("--kill-at").arg(death);
         let worker = worker.without_waiting().start().await;
-        let code = worker.exited(DEADLINE * 2).await;
+        let code = worker.exited(DEADLINE * 3).await;
         assert_eq!(code, 128 + 6, "{death}: not aborted");
         assert!(worker.log().contains("told to die here"), "{death}");
     }
@@ -193,8 +194,11 @@ async fn work(servers: &Servers, tenant: &Tenant, deaths: &[&str]) {
 fn worker(servers: &Servers, tenant: &Tenant) -> WorkerBuilder {
     WorkerProcess::of(servers)
         .bindings(tenant)
-        .setting("NATS__ACK_WAIT", "1s")
-        .setting("WORKER__LEASE_TTL", "4s")
+        // What a dead worker held comes again soon; one that is merely held up must not be taken for dead, or an attempt
+        // is counted that nobody died of.
+        .setting("NATS__ACK_WAIT", "3s")
+        // And who waits for a dead one's lease has time to tell of its progress.
+        .setting("WORKER__LEASE_TTL", "8s")
         .setting("WORKER__ATTEMPTS", "4")
         .setting("WORKER__RETRY__INITIAL", "50ms")
         .setting("WORKER__APOLOGY", "Sorry")

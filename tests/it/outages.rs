@@ -74,16 +74,18 @@ fn worker(servers: &Servers, tenant: &Tenant) -> WorkerBuilder {
         .setting("WORKER__ATTEMPTS", "2")
         .setting("NATS__ACK_WAIT", "3s")
         .setting("NATS__PING_INTERVAL", "500ms")
-        .setting("NATS__REQUEST_TIMEOUT", "1s")
+        .setting("NATS__REQUEST_TIMEOUT", "2s")
         .setting("REDIS__RESPONSE_TIMEOUT", "500ms")
-        .setting("REDIS__CONNECT_TIMEOUT", "500ms")
-        .setting("HTTP__STALLED_AFTER", "10s")
+        .setting("HTTP__STALLED_AFTER", &format!("{}s", STALLED.as_secs()))
 }
 
 /// Long enough for messages to be delivered again that should have been settled.
 const SHORT: Duration = Duration::from_secs(4);
-/// Long enough for a worker to be taken for stalled.
-const LONG: Duration = Duration::from_secs(11);
+/// After so long without the end of a pull a worker is taken for stalled; three times as long as one that waits for its
+/// servers lets pass.
+const STALLED: Duration = Duration::from_secs(15);
+/// Long enough for that.
+const LONG: Duration = Duration::from_secs(16);
 
 #[tokio::test]
 async fn redis_is_stopped_and_killed() {
@@ -119,7 +121,9 @@ async fn check(server: Server, outages: &[Outage], length: Duration) {
         worker(&servers, &tenant).start().await,
         worker(&servers, &tenant).start().await,
     ];
-    let provider = Provider::connect(&servers, &tenant).await;
+    let provider = Provider::connect(&servers, &tenant)
+        .await
+        .patient(length + DEADLINE);
     let mut reader = Provider::connect(&servers, &tenant).await;
     let heard = RefCell::new(Vec::new());
     let over = Cell::new(false);
@@ -188,7 +192,7 @@ async fn talk(
         let id = format!("{name}-{said}");
         let message = Message::new("c1", text).from(&name).id(&id);
         provider.send(&message).await;
-        let answered = poll(DEADLINE * 2, async || {
+        let answered = poll(LONG + DEADLINE * 2, async || {
             let heard = heard.borrow();
             let mut answers = heard
                 .iter()

@@ -44,7 +44,7 @@ async fn a_batch_comes_in_order_and_no_larger_than_asked_for() {
         bodies(&pull(&nats, &tenant, 3, SOON).await),
         ["1", "2", "3"]
     );
-    assert_eq!(bodies(&pull(&nats, &tenant, 3, SHORTLY).await), ["4", "5"]);
+    assert_eq!(bodies(&pull(&nats, &tenant, 2, SOON).await), ["4", "5"]);
     none(&nats, &tenant).await;
 }
 
@@ -130,14 +130,15 @@ async fn what_is_handed_back_comes_after_the_delay_and_not_before() {
 async fn progress_holds_off_redelivery() {
     let server = NatsServer::start_own().await;
     let tenant = tenant();
+    // Ten times as long as it is between two signs, should this process be held up.
     let config = Config {
-        ack_wait: Duration::from_secs(1),
+        ack_wait: SHORTLY * 10,
         ..config(&server)
     };
     let nats = nats(&config, &tenant).await;
     provide(&provider(&server).await, &tenant, &["1"]).await;
     let delivery = one(&nats, &tenant).await;
-    for _ in 0..6 {
+    for _ in 0..15 {
         delivery.progress().await.unwrap();
         none(&nats, &tenant).await;
     }

@@ -18,10 +18,10 @@ use greentic_worker::adapters::nats::{Config, Delivery, Nats};
 use greentic_worker::model::{Headers, TenantId};
 use greentic_worker::ports::{Delivery as _, Inbound};
 
-use crate::harness::NatsServer;
+use crate::harness::{DEADLINE, NatsServer};
 
 /// Long enough for anything that should happen; costs only a test that fails.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = DEADLINE;
 
 /// Long enough for a message that is there; costs every test that expects none.
 const SHORTLY: Duration = Duration::from_millis(300);

@@ -163,7 +163,7 @@ async fn a_server_that_hangs_stalls_neither_pull_nor_publish_nor_ack() {
     let server = NatsServer::start_own().await;
     let tenant = tenant();
     let config = Config {
-        request_timeout: Duration::from_millis(500),
+        request_timeout: Duration::from_secs(2),
         ..config(&server)
     };
     let nats = nats(&config, &tenant).await;

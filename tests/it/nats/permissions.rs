@@ -27,7 +27,6 @@ fn config(server: &NatsServer, user: &str) -> Config {
     Config {
         user: Some(user.to_owned()),
         password: Some(Secret::new(user)),
-        request_timeout: Duration::from_secs(2),
         ..super::config(server)
     }
 }
@@ -79,7 +78,10 @@ async fn a_worker_that_finds_its_streams() {
     works(&nats, &admin(&server).await, &tenant).await;
 
     // It may not do more: making a stream goes unanswered.
-    let on = config(&server, "worker");
+    let on = Config {
+        request_timeout: Duration::from_secs(1),
+        ..config(&server, "worker")
+    };
     let stream = async_nats::jetstream::new(admin(&server).await);
     stream.delete_stream("GREENTIC_OUTBOUND").await.unwrap();
     let worker = Nats::connect(&on).await.unwrap();

@@ -128,7 +128,12 @@ async fn orders_in_the_headers_of_a_dead_letter_are_not_obeyed() {
 async fn many_publishes_share_the_connection() {
     let server = NatsServer::start_own().await;
     let tenant = tenant();
-    let nats = nats(&config(&server), &tenant).await;
+    // The last one waits for all others.
+    let patient = Config {
+        request_timeout: SOON * 3,
+        ..config(&server)
+    };
+    let nats = nats(&patient, &tenant).await;
     let sent: Vec<_> = (0..2_000)
         .map(|n| headers(&[("Nats-Msg-Id", &n.to_string())]))
         .collect();

@@ -9,7 +9,7 @@ use greentic_worker::ports::TurnStore;
 use redis::aio::MultiplexedConnection;
 
 use crate::contract::{Backend, DEDUPE_WINDOW};
-use crate::harness::Servers;
+use crate::harness::{DEADLINE, Servers, redis_connection};
 
 /// A store under a namespace and an environment that no other test uses, and a connection to look at what it does.
 pub struct Redis {
@@ -37,13 +37,13 @@ impl Redis {
             url: ServerUrl::new(url),
             namespace: unique.clone(),
             dedupe_window,
+            response_timeout: DEADLINE,
             ..Config::default()
         };
-        let client = redis::Client::open(url).unwrap();
         Self {
             store: RedisStore::connect(&config).await.unwrap(),
             config,
-            connection: client.get_multiplexed_async_connection().await.unwrap(),
+            connection: redis_connection(url).await,
             env: unique,
         }
     }

@@ -43,17 +43,18 @@ where
             }
             Err(error) => (None, Ended::rejected(error)),
         };
-        let outcome = count(metrics, &ended);
-        let settled = match ended.disposition {
+        let settled = match &ended.disposition {
             Disposition::Ack => delivery.ack().await,
-            Disposition::RetryAfter(pause) => delivery.hand_back(pause).await,
+            Disposition::RetryAfter(pause) => delivery.hand_back(*pause).await,
             Disposition::DeadLetter(rejection) => tokio::select! {
                 biased;
-                settled = self.put_aside(delivery, activity.as_ref(), &rejection) => settled,
+                settled = self.put_aside(delivery, activity.as_ref(), rejection) => settled,
                 // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
                 () = self.hand_back.cancelled() => Ok(()),
             },
         };
+        // Last, so that no count is ahead of what it counts.
+        let outcome = count(metrics, &ended);
         metrics.turn_finished(outcome, began.elapsed());
         if let Err(error) = settled {
             // The message comes again, and BEGIN finds what was applied.

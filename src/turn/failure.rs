@@ -1,5 +1,6 @@
 //! Why a turn was not applied, and what that means for its message.
 
+use std::any::Any;
 use std::time::Duration;
 
 use crate::flow::FlowError;
@@ -26,8 +27,8 @@ pub enum TurnError {
     /// The flow failed.
     #[error(transparent)]
     Flow(#[from] FlowError),
-    /// The flow's code panicked.
-    #[error("the flow machine panicked: {0}")]
+    /// Something between BEGIN and COMMIT panicked.
+    #[error("the turn panicked: {0}")]
     Panicked(String),
     /// The flow took too long.
     #[error("the flow took longer than worker.turn_timeout = {limit:?}")]
@@ -84,6 +85,13 @@ pub enum TurnError {
 }
 
 impl TurnError {
+    /// What a panic said of itself.
+    pub(super) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::Panicked(said.unwrap_or("no message").to_owned())
+    }
+
     /// The code that a dead letter carries and metrics count by.
     pub fn code(&self) -> &'static str {
         match self {

@@ -11,11 +11,13 @@ mod parked;
 mod play;
 mod replies;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
+use futures_util::FutureExt;
 pub use outage::{Infrastructure, Outage};
 pub use parked::ParkedRun;
 pub use replies::apology;
@@ -290,12 +292,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     /// Plays with a limit on the time that it takes; time spent waiting for infrastructure is not the flow's fault.
     async fn play_in_time(&self, opening: &Opening) -> Result<Played, TurnError> {
         let limit = self.turns.config.turn_timeout;
-        let playing = self.play(opening);
+        // Nothing has left the process yet, so a panic costs one message and not the worker.
+        let playing = AssertUnwindSafe(self.play(opening)).catch_unwind();
         tokio::pin!(playing);
         loop {
             tokio::select! {
                 biased;
-                played = &mut playing => return played,
+                played = &mut playing => {
+                    return played.unwrap_or_else(|panic| Err(TurnError::panicked(&*panic)));
+                }
                 () = tokio::time::sleep(limit) => {
                     if !self.turns.outage.is_active() {
                         return Err(TurnError::TimedOut { limit });

@@ -1,6 +1,5 @@
 //! The part of a turn between BEGIN and COMMIT: choose the flow, run the machine, gather what it changes.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,7 +163,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 env: &pack.env,
                 now: self.turns.clock.now(),
             };
-            match advance(&context, run, event)? {
+            match flow::advance(&context, run, event)? {
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
@@ -238,21 +237,6 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             correlation,
             ttl: self.turns.config.wait_ttl,
         })
-    }
-}
-
-/// The machine is ours, but a panic in it must cost one message and not the worker.
-fn advance(context: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, TurnError> {
-    let stepped = catch_unwind(AssertUnwindSafe(|| flow::advance(context, run, event)));
-    match stepped {
-        Ok(step) => Ok(step?),
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(TurnError::Panicked(
-                said.unwrap_or_else(|| "no message".to_owned()),
-            ))
-        }
     }
 }
 

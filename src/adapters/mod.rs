@@ -6,5 +6,6 @@ pub mod http;
 pub mod kill_points;
 pub mod memory;
 pub mod nats;
+mod patience;
 pub mod redis;
 pub mod system;

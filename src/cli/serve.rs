@@ -30,10 +30,10 @@ pub fn run(told: Serve) -> Result<(), Failure> {
         let signals = Signals::listen()?;
         #[cfg(feature = "it")]
         if let Some(kill_at) = told.kill_at {
-            let app = App::build_mortal(settings, registry, kill_at).await?;
-            return serve(app, signals).await;
+            let building = App::build_mortal(settings, registry, kill_at);
+            return serve(building, signals).await;
         }
-        serve(App::build(settings, registry).await?, signals).await
+        serve(App::build(settings, registry), signals).await
     })
 }
 
@@ -57,11 +57,18 @@ impl From<StartError> for Failure {
     }
 }
 
-/// Works until a signal asks for the end.
+/// Works until a signal asks for the end, which may be while it still waits for the servers.
 async fn serve<I: Inbound, S: TurnStore, P: Publisher>(
-    app: App<I, S, P>,
+    building: impl Future<Output = Result<App<I, S, P>, StartError>>,
     mut signals: Signals,
 ) -> Result<(), Failure> {
+    let app = tokio::select! {
+        app = building => app?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped before it had started");
+            return Ok(());
+        }
+    };
     let stop = CancellationToken::new();
     let running = tokio::spawn(app.run(stop.clone()));
     tokio::pin!(running);

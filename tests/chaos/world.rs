@@ -216,7 +216,7 @@ impl World {
             .setting("NATS__REQUEST_TIMEOUT", "2s")
             .setting("NATS__PING_INTERVAL", "1s")
             .setting("NATS__RECONNECT_DELAY", "300ms")
-            .setting("REDIS__CONNECT_TIMEOUT", "1s")
+            .setting("REDIS__CONNECT_TIMEOUT", "60s")
             .setting("REDIS__RESPONSE_TIMEOUT", "1s")
             .start();
         worker.process = Some(started.await);

@@ -22,5 +22,6 @@ mod nats;
 mod operations;
 mod outages;
 mod poison;
+mod starting;
 mod tenants;
 mod turn_store;

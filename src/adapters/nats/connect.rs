@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_nats::{ConnectErrorKind, ConnectOptions, Event};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::config::Config;
 use super::link::{Changes, Link, Live};
+use crate::adapters::patience::wait_for;
 
 /// Why there is no connection at the start. Each message names the server and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -64,27 +64,16 @@ pub enum ConnectError {
 
 /// Connects, trying for up to `connect_timeout`. Afterwards the client reconnects by itself, for ever.
 pub(super) async fn connect(config: &Config) -> Result<Arc<Link>, ConnectError> {
-    let deadline = Instant::now() + config.connect_timeout;
-    let mut attempt = 1;
-    loop {
-        match open(config).await? {
-            Ok(live) => {
-                let link = Arc::new(Link::new(live, config.request_timeout));
-                tokio::spawn(replace_when_broken(Arc::downgrade(&link), config.clone()));
-                return Ok(link);
-            }
-            Err(source) if Instant::now() >= deadline => {
-                return Err(ConnectError::Unreachable {
-                    url: config.url.clone(),
-                    patience: config.connect_timeout,
-                    source,
-                });
-            }
-            Err(source) => debug!(error = %source, "no NATS server yet"),
-        }
-        attempt += 1;
-        tokio::time::sleep_until(deadline.min(Instant::now() + pause(config, attempt))).await;
-    }
+    let patience = config.connect_timeout;
+    let opened = wait_for("NATS", patience, || open(config)).await?;
+    let live = opened.map_err(|source| ConnectError::Unreachable {
+        url: config.url.clone(),
+        patience,
+        source,
+    })?;
+    let link = Arc::new(Link::new(live, config.request_timeout));
+    tokio::spawn(replace_when_broken(Arc::downgrade(&link), config.clone()));
+    Ok(link)
 }
 
 /// One attempt. The inner error is one that time may heal.

@@ -21,10 +21,11 @@ pub struct Config {
     pub password: Option<Secret>,
     /// What every key but greentic-state's starts with. Workers that share waits must agree on it.
     pub namespace: String,
-    /// How long one attempt to connect may take.
+    /// How long the start waits for a server; afterwards the worker reconnects for ever.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long an answer may take. A server that syncs its log on every write (`appendfsync always`) needs some.
+    /// How long an answer may take, and how long the opening of a connection. A server that syncs its log on every write
+    /// (`appendfsync always`) needs some.
     #[serde(with = "humantime_serde")]
     pub response_timeout: Duration,
     /// For `rediss://`: the PEM file of the authority that signed the server's certificate. Default: those of the system.
@@ -41,7 +42,7 @@ impl Default for Config {
             username: None,
             password: None,
             namespace: "greentic".to_owned(),
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(2),
             ca_file: None,
             dedupe_window: Duration::from_secs(24 * 60 * 60),

@@ -23,11 +23,15 @@ pub enum ConnectError {
     #[error("`redis.ca_file` cannot be read: {0}")]
     CaFile(#[source] std::io::Error),
     /// The server does not answer, or not to us.
-    #[error("redis at {server} gives no answer: {source}")]
+    #[error(
+        "no Redis server at {server} within {patience:?}: {source}; check `redis.url` and that the server runs"
+    )]
     Unreachable {
         /// The server, without credentials.
         server: String,
-        /// Why not.
+        /// For how long it was waited for.
+        patience: Duration,
+        /// What the last attempt failed with.
         source: RedisError,
     },
     /// The server refuses the login.
@@ -66,7 +70,7 @@ impl Link {
     pub fn new(config: &Config) -> Result<Self, ConnectError> {
         let client = client(config)?;
         let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.connect_timeout))
+            .set_connection_timeout(Some(config.response_timeout))
             .set_response_timeout(Some(config.response_timeout))
             .set_max_delay(Duration::from_millis(250))
             // As many turns as may be in flight, so that none waits for a place in the queue.
@@ -76,7 +80,7 @@ impl Link {
         Ok(Self {
             client,
             config: manager,
-            patience: config.connect_timeout + config.response_timeout,
+            patience: config.response_timeout * 2,
             current: RwLock::new((0, first)),
         })
     }

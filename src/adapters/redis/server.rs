@@ -7,12 +7,14 @@ use super::link::{ConnectError, Link};
 /// The oldest server whose `SET` knows `KEEPTTL`.
 const OLDEST: u32 = 6;
 
-/// Makes sure that there is a server which answers us and understands the scripts.
-pub async fn greet(link: &Link, server: String) -> Result<(), ConnectError> {
+/// Makes sure that there is a server which answers us and understands the scripts. The inner error is one that time may
+/// heal.
+pub async fn greet(link: &Link, server: &str) -> Result<RedisResult<()>, ConnectError> {
+    let server = server.to_owned();
     let about = match introduction(link).await {
         Ok(about) => about,
         Err(source) if is_refused(&source) => return Err(ConnectError::Login { server, source }),
-        Err(source) => return Err(ConnectError::Unreachable { server, source }),
+        Err(source) => return Ok(Err(source)),
     };
     match about
         .as_deref()
@@ -22,7 +24,7 @@ pub async fn greet(link: &Link, server: String) -> Result<(), ConnectError> {
             server,
             version: version.to_owned(),
         }),
-        _ => Ok(()),
+        _ => Ok(Ok(())),
     }
 }
 

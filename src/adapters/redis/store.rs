@@ -8,6 +8,7 @@ use redis::{FromRedisValue, Script, Value};
 use super::keys::Keys;
 use super::link::{ConnectError, Link, store_error};
 use super::{Config, commit, server};
+use crate::adapters::patience::wait_for;
 use crate::model::{Activity, Outbound};
 use crate::ports::{
     Begin, Begun, Claim, Commit, Committed, Opening, ParkedWait, StateSlot, StoreError, TurnStore,
@@ -31,11 +32,17 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects, and makes sure that the server can do what the scripts need. An absent server is an error within the
-    /// two timeouts; once connected, the store mends its connection by itself.
+    /// Connects, waiting for a server for up to `connect_timeout`, and makes sure that it can do what the scripts need. From
+    /// then on the store mends its connection by itself.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
         let link = Link::new(config)?;
-        server::greet(&link, config.url.to_string()).await?;
+        let (server, patience) = (config.url.to_string(), config.connect_timeout);
+        let there = wait_for("Redis", patience, || server::greet(&link, &server)).await?;
+        there.map_err(|source| ConnectError::Unreachable {
+            server,
+            patience,
+            source,
+        })?;
         Ok(Self {
             link,
             namespace: config.namespace.clone(),

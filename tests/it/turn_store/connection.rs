@@ -1,6 +1,5 @@
 //! Connecting, and what happens when the server fails.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,17 +7,17 @@ use std::time::{Duration, Instant};
 use greentic_worker::adapters::redis::{Config, ConnectError, RedisStore, ServerUrl};
 use greentic_worker::model::{Activity, Secret};
 use greentic_worker::ports::{Begin, Begun, Claim, Commit, Committed, StoreError, TurnStore};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::backend::Redis;
 use crate::contract::talk::{Talk, Turn, applied, exclusive, ready, reply, slot};
-use crate::harness::{DEADLINE, RedisServer, poll};
+use crate::harness::{DEADLINE, RedisServer, free_port, poll};
 
 fn config(url: &str) -> Config {
     Config {
         url: ServerUrl::new(url),
-        connect_timeout: Duration::from_secs(3),
-        response_timeout: Duration::from_secs(1),
+        connect_timeout: DEADLINE,
+        response_timeout: Duration::from_secs(2),
         ..Config::default()
     }
 }
@@ -71,12 +70,6 @@ fn check_unavailable<T: std::fmt::Debug>(answer: Result<T, StoreError>) {
     );
 }
 
-/// Where nobody listens.
-async fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// It comes back by itself.
 async fn comes_back(redis: &Redis) {
     let back = poll(DEADLINE, async || redis.store.ping().await.ok()).await;
@@ -84,16 +77,36 @@ async fn comes_back(redis: &Redis) {
 }
 
 #[tokio::test]
-async fn an_absent_server_is_told_soon_and_by_its_cause() {
-    let address = free_address().await;
+async fn an_absent_server_is_waited_for_and_then_told_by_its_cause() {
+    // Taken, so that nobody else listens there, and not listened on.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = taken.local_addr().unwrap();
     let started = Instant::now();
     let url = format!("redis://:secret@{address}");
-    let error = RedisStore::connect(&config(&url)).await.err().unwrap();
-    assert!(started.elapsed() < DEADLINE / 4);
+    let impatient = Config {
+        connect_timeout: Duration::from_millis(700),
+        ..config(&url)
+    };
+    let error = RedisStore::connect(&impatient).await.err().unwrap();
+    assert!(started.elapsed() >= impatient.connect_timeout);
     let said = error.to_string();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{said}");
     assert!(said.contains("refused") && said.contains(&address.to_string()));
+    assert!(said.contains("redis.url") && said.contains("700ms"));
     assert!(!said.contains("secret"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_late_is_found() {
+    let mut server = RedisServer::start_own().await;
+    server.stop().await;
+    let config = config(&server.url());
+    let (store, ()) = tokio::join!(RedisStore::connect(&config), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.start_again().await;
+    });
+    store.unwrap().ping().await.unwrap();
 }
 
 #[tokio::test]
@@ -203,7 +216,9 @@ async fn a_server_that_restarts_is_found_again() {
     for _ in 0..3 {
         check_unavailable(begins(&redis, &talk.says("1")).await);
     }
-    assert!(started.elapsed() < DEADLINE / 2);
+    // Each within twice the time for an answer.
+    let most = 3 * 2 * redis.config.response_timeout;
+    assert!(started.elapsed() < most + DEADLINE / 2);
     server.start_again().await;
     comes_back(&redis).await;
     assert_eq!(talk.resumes(&redis).await.as_deref(), Some("w"));
@@ -249,7 +264,7 @@ async fn tls_needs_a_certificate_of_the_given_authority() {
             env!("CARGO_MANIFEST_DIR")
         )
     };
-    let port = free_address().await.port().to_string();
+    let port = free_port().unwrap().to_string();
     let server = RedisServer::start_own_with(&[
         "--tls-port",
         &port,
@@ -263,7 +278,7 @@ async fn tls_needs_a_certificate_of_the_given_authority() {
     .await;
     let trusting = Config {
         ca_file: Some(file("ca.pem").into()),
-        connect_timeout: DEADLINE,
+        response_timeout: DEADLINE,
         ..config(&format!("rediss://localhost:{port}"))
     };
     let redis = with(&trusting, Redis::on(&server.url()).await).await;
@@ -273,6 +288,7 @@ async fn tls_needs_a_certificate_of_the_given_authority() {
 
     let strange = Config {
         ca_file: None,
+        connect_timeout: Duration::from_secs(1),
         ..trusting
     };
     let error = RedisStore::connect(&strange).await.err().unwrap();

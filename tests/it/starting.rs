@@ -1,0 +1,86 @@
+//! A worker may be there before its servers are.
+
+use crate::harness::{
+    DEADLINE, Message, NatsServer, Provider, RedisServer, Servers, WorkerBuilder, WorkerProcess,
+    fresh_tenant, poll,
+};
+
+/// Waits until the worker says that it waits for this server.
+async fn waits_for(worker: &WorkerProcess, server: &str) {
+    let told = poll(DEADLINE, async || {
+        let log = worker.log();
+        let mut lines = log.lines();
+        lines
+            .any(|line| line.contains("no server yet") && line.contains(server))
+            .then_some(())
+    });
+    assert!(told.await.is_some(), "nothing is said of {server}");
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_its_servers() {
+    let (mut nats, mut redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    redis.stop().await;
+    nats.stop().await;
+    let mut worker = WorkerProcess::of(&servers)
+        .bindings(&tenant)
+        .setting("REDIS__CONNECT_TIMEOUT", "5m")
+        .setting("NATS__CONNECT_TIMEOUT", "5m")
+        .without_waiting()
+        .start()
+        .await;
+    waits_for(&worker, "NATS").await;
+    waits_for(&worker, "Redis").await;
+    nats.start_again().await;
+    redis.start_again().await;
+    worker.ready(DEADLINE).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    provider.send(&Message::new("c1", "hi")).await;
+    assert!(provider.expect_reply().await.expects_reply());
+}
+
+/// A worker of which this server is away.
+async fn without(server: &str, patience: &str, check: impl AsyncFnOnce(WorkerBuilder)) {
+    let (mut nats, mut redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    if server == "NATS" {
+        nats.stop().await;
+    } else {
+        redis.stop().await;
+    }
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let patience_of = format!("{}__CONNECT_TIMEOUT", server.to_uppercase());
+    let worker = WorkerProcess::of(&servers)
+        .bindings(&tenant)
+        .setting(&patience_of, patience)
+        .without_waiting();
+    check(worker).await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_server_does_not_come_says_so_and_ends() {
+    for server in ["NATS", "Redis"] {
+        without(server, "1s", async |worker| {
+            let worker = worker.start().await;
+            assert_eq!(worker.exited(DEADLINE).await, 69);
+            let (log, setting) = (worker.log(), format!("{}.url", server.to_lowercase()));
+            let says = format!("no {server} server at ");
+            assert!(log.contains(&says) && log.contains(&setting), "{log}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_still_waits_for_its_server_ends_when_told_to() {
+    for server in ["NATS", "Redis"] {
+        without(server, "5m", async |worker| {
+            let worker = worker.start().await;
+            waits_for(&worker, server).await;
+            assert_eq!(worker.stop().await, 0);
+        })
+        .await;
+    }
+}

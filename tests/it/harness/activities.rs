@@ -1,6 +1,6 @@
 //! A provider: it knows nothing of the worker but the contract on NATS.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -285,6 +285,25 @@ impl Provider {
     /// Waits until every message that was sent is settled.
     pub async fn settled(&self) {
         self.expect_unsettled(0).await;
+    }
+
+    /// Waits until the server has nothing more to deliver and no delivery that is not acked. A server that was killed may
+    /// forget that it had removed a message, and then keeps it though it knows the ack.
+    pub async fn acked(&self) {
+        let name = format!("worker-{}", self.tenant.replace('.', "="));
+        let last = RefCell::new(String::new());
+        let done = poll(self.patience, async || {
+            let stream = self.jetstream.get_stream("GREENTIC_INBOUND").await.ok()?;
+            let info = stream.consumer_info(&name).await.ok()?;
+            let open = (info.num_pending, info.num_ack_pending);
+            last.replace(format!("{open:?}"));
+            (open == (0, 0)).then_some(())
+        });
+        assert!(
+            done.await.is_some(),
+            "{name} has messages (to deliver, to be acked): {}",
+            last.borrow()
+        );
     }
 
     /// Waits until so many messages are still to be settled: the server comes to the acks of a worker after all else that it

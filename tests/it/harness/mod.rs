@@ -36,6 +36,7 @@ mod worker_process;
 mod tests;
 
 pub use activities::{Dead, Message, Provider, Reply};
+pub use guarded::{Guarded, scratch};
 pub use native::{NatsServer, RedisServer, free_port};
 pub use packs::FixturePack;
 pub use servers::{Servers, redis_connection, setting};

@@ -66,6 +66,11 @@ impl NatsServer {
         self.0.port
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.process.as_ref().expect("it runs").pid()
+    }
+
     /// `nats://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.0.port)
@@ -127,6 +132,11 @@ impl RedisServer {
     /// Its port on the loopback address.
     pub fn port(&self) -> u16 {
         self.0.port
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.process.as_ref().expect("it runs").pid()
     }
 
     /// `redis://127.0.0.1:<port>`.

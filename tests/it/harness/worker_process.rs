@@ -34,7 +34,12 @@ impl WorkerProcess {
 
     /// A worker on these servers, still without bindings.
     pub fn of(servers: &Servers) -> WorkerBuilder {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_greentic-worker"));
+        Self::of_program(Path::new(env!("CARGO_BIN_EXE_greentic-worker")), servers)
+    }
+
+    /// The same, of another build of the worker.
+    pub fn of_program(program: &Path, servers: &Servers) -> WorkerBuilder {
+        let mut command = Command::new(program);
         #[expect(
             clippy::disallowed_methods,
             reason = "a developer's own settings are not this test's"
@@ -54,6 +59,11 @@ impl WorkerProcess {
             .setting("NATS__URL", &servers.nats_url)
             .setting("REDIS__URL", &servers.redis_url)
             .setting("HTTP__LISTEN", "127.0.0.1:0")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Ends it at once (SIGKILL), as a crash or a lost machine would.

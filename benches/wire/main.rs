@@ -157,7 +157,7 @@ fn block_on<F: Future>(mut tokio: tokio::runtime::Builder, future: F) -> F::Outp
 async fn run(options: &Options) -> bool {
     assert!(
         options.worker.is_file(),
-        "{} is not there: cargo build --release",
+        "{} is not there; ./dev bench builds it",
         options.worker.display()
     );
     if !options.curve.is_empty() {

@@ -198,7 +198,7 @@ async fn bare_loop(servers: &Servers, tenant: &str) -> Process {
     Process::BareLoop { process, _log: log }
 }
 
-/// The worker that `cargo build --release` has left.
+/// Where `./dev bench` puts the worker that it has built for release.
 pub fn released() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/greentic-worker")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/greentic-worker")
 }

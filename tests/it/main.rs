@@ -24,4 +24,5 @@ mod outages;
 mod poison;
 mod starting;
 mod tenants;
+mod traffic;
 mod turn_store;

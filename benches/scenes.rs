@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use greentic_worker::app::{self, Embedding};
@@ -14,6 +14,7 @@ use greentic_worker::flow::{Ask, Context, Event, Run, Snapshot, Step, advance};
 use greentic_worker::model::{Activity, FlowId, Headers, InboundMessage, TenantId, decode};
 use greentic_worker::registry::{BoundPack, Entry, Registry};
 use greentic_worker::settings::Settings;
+use greentic_worker::telemetry;
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -119,8 +120,10 @@ impl Scene {
         Machine { pack, flow }
     }
 
-    /// A worker with this scene's pack; it runs on the calling tokio.
+    /// A worker with this scene's pack; it runs on the calling tokio, and logs as a released one does.
     pub fn worker(self) -> Talk {
+        static LOG: Once = Once::new();
+        LOG.call_once(|| telemetry::init(&self.settings.log).expect("a log"));
         let worker = Embedding::start(&self.settings, self.registry);
         Talk {
             worker,

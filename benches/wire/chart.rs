@@ -23,7 +23,9 @@ impl Drawing {
 <rect width="{WIDTH}" height="{height}" fill="white"/>
 "#
         ));
-        drawing.text((20.0, 26.0), "start", title);
+        drawing.add(&format!(
+            r#"<text x="20" y="26" font-size="16" font-weight="bold" fill="{INK}">{title}</text>"#
+        ));
         drawing
     }
 
@@ -78,13 +80,15 @@ impl Drawing {
 /// The ratios as bars with their ranges; the mark is what is claimed.
 pub fn ratios(rows: &[Row]) -> String {
     const STEP: f64 = 34.0;
+    const WIDEST: f64 = 2.5;
     let shown: Vec<(&Row, [f64; 3])> = rows
         .iter()
         .filter_map(|row| Some((row, row.ratio?)))
         .collect();
     let most = shown.iter().map(|(_, [_, _, greatest])| *greatest);
-    let most = most.fold(1.3_f64, f64::max) * 1.05;
-    let x = |ratio: f64| LEFT + (RIGHT - LEFT) * ratio / most;
+    let most = (most.fold(1.3_f64, f64::max) * 1.05).min(WIDEST);
+    // What is off the chart has its figure at the edge.
+    let x = |ratio: f64| LEFT + (RIGHT - LEFT) * (ratio / most).min(1.0);
     let bottom = 50.0 + STEP * shown.len() as f64;
     let mut drawing = Drawing::new(bottom + 40.0, "The worker as a ratio of the bare loop");
     let mut tick = 0.0;
@@ -130,7 +134,7 @@ pub fn curve(title: &str, points: &[String], lines: &[Line<'_>]) -> String {
             (LEFT + step * at as f64, base - (base - top) * share)
         };
         drawing.line((LEFT, base), (RIGHT, base), INK);
-        drawing.text((LEFT - 12.0, top + 50.0), "end", line.what);
+        drawing.text((LEFT - 30.0, top + 50.0), "end", line.what);
         let places: Vec<_> = line.values.iter().enumerate().map(place).collect();
         drawing.path(&places, BLUE);
         for (((x, y), value), point) in places.iter().zip(&line.values).zip(points) {

@@ -63,6 +63,14 @@ impl Curve {
         }
     }
 
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value
+            .expect("every curve can be asked for")
+            .get_name()
+            .to_owned()
+    }
+
     fn title(self) -> &'static str {
         match self {
             Self::Waits => "Parked conversations",
@@ -203,7 +211,7 @@ fn publish(curve: Curve, points: &[Point], options: &Options) -> std::io::Result
     let places: Vec<String> = points.iter().map(|point| point.at.to_string()).collect();
     println!("\n{}", table(curve, &places, &lines));
     let json = json!({ "machine": machine(), "curve": curve, "points": points });
-    let name = format!("curve-{}", curve.title().to_lowercase().replace(' ', "-"));
+    let name = format!("curve-{}", curve.name());
     let svg = chart::curve(curve.title(), &places, &lines);
     save(&options.folders(), &name, &json, &svg)?;
     let right = |point: &Point| point.samples.iter().all(|sample| sample.faults.none());

@@ -49,7 +49,7 @@ impl Talk {
     /// Conversations that are spread over these tenants.
     pub fn with(tenants: impl IntoIterator<Item = String>) -> Self {
         Self {
-            run: format!("{:05x}", fastrand::u32(..1 << 20)),
+            run: format!("{:08x}", fastrand::u32(..)),
             tenants: tenants.into_iter().collect(),
             packs: Vec::new(),
             body_bytes: BODY_BYTES,

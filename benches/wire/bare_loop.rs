@@ -10,8 +10,8 @@ use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt;
 use greentic_worker::adapters::nats::names::{StreamName, consumer_name};
 use greentic_worker::model::{PackId, TenantId, header};
-use redis::Script;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Script};
 use tokio::sync::Semaphore;
 
 use crate::talk::says;
@@ -30,6 +30,9 @@ const REPLY_BYTES: usize = 600;
 const RECORDS: usize = 6;
 /// How long they live.
 const EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long it waits for Redis.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const READ: &str = "return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}";
 const WRITE: &str =
@@ -54,9 +57,11 @@ pub async fn run(nats_url: &str, redis_url: &str, tenant: &str) -> Result<(), Fa
     let stream = jetstream.get_stream(StreamName::Inbound.as_str()).await?;
     let id: TenantId = tenant.parse()?;
     let consumer: PullConsumer = stream.get_consumer(&consumer_name(&id)).await?;
+    // A turn that is given up is a reply that is lost, and a busy machine is slow now and then.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
     let bare = Arc::new(Loop {
         redis: redis::Client::open(redis_url)?
-            .get_multiplexed_async_connection()
+            .get_multiplexed_async_connection_with_config(&patient)
             .await?,
         read: Script::new(READ),
         write: Script::new(WRITE),

@@ -57,7 +57,11 @@ impl Latency {
 }
 
 impl Sample {
-    fn of(heard: &Heard, used: Cpu) -> Self {
+    fn of(heard: &Heard, stage: &Stage, before: Cpu) -> Self {
+        let used = stage.cpu().since(before);
+        if !heard.faults.none() {
+            eprintln!("{}\n   {:?}", stage.logs(), heard.faults);
+        }
         let micros = |seconds: f64| seconds * 1e6 / heard.answered.max(1) as f64;
         Self {
             turns_per_second: heard.turns as f64 / heard.seconds,
@@ -112,7 +116,7 @@ pub async fn take(load: Load, cast: Cast<'_>) -> Sample {
             start(&mut stage, cast),
             drain(&mut line, cast.talk, messages as u64)
         );
-        return Sample::of(&heard, stage.cpu().since(before));
+        return Sample::of(&heard, &stage, before);
     }
     start(&mut stage, cast).await;
     take_on(&stage, &mut line, load, cast.talk).await
@@ -132,7 +136,7 @@ pub async fn take_on(stage: &Stage, line: &mut Line, load: Load, talk: &Talk) ->
         Load::Open(plan) => open(line, talk, plan).await,
         Load::Backlog(messages) => drain(line, talk, messages as u64).await,
     };
-    Sample::of(&heard, stage.cpu().since(before))
+    Sample::of(&heard, stage, before)
 }
 
 /// Says what a sample came to, for whoever watches.
@@ -145,9 +149,6 @@ pub fn tell(what: &str, sample: &Sample) {
         "   {what}: {:.0} turns/s{latency}; a turn takes {:.0} us, nats-server {:.0}, Redis {:.0}, the load {:.0}",
         sample.turns_per_second, cpu.contender, cpu.nats, cpu.redis, cpu.load
     );
-    if !sample.faults.none() {
-        eprintln!("   {what}: {:?}", sample.faults);
-    }
 }
 
 /// The middle one of some figures.

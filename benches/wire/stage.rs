@@ -132,6 +132,20 @@ impl Stage {
         self.processes.push(process);
     }
 
+    /// The ends of the logs of what is measured.
+    pub fn logs(&self) -> String {
+        let end = |process: &Process| {
+            let log = match process {
+                Process::BareLoop { process, .. } => process.log(),
+                Process::Worker(process) => process.log(),
+            };
+            let lines: Vec<_> = log.lines().collect();
+            lines[lines.len().saturating_sub(20)..].join("\n")
+        };
+        let ends: Vec<_> = self.processes.iter().map(end).collect();
+        ends.join("\n")
+    }
+
     /// The pids of what is measured.
     pub fn pids(&self) -> Vec<u32> {
         self.processes.iter().map(Process::pid).collect()

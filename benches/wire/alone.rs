@@ -5,11 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use crate::Options;
-use crate::harness::{FixturePack, Tenant, fresh_tenant};
+use crate::packs::{bench_tenant, many_packs};
 use crate::processes::{cpu_seconds, resident_bytes};
-use crate::rounds::bench_tenant;
 use crate::stage::{Contender, Setup, Stage};
+use crate::{Options, Part};
 
 /// Tenants of a worker at rest.
 const TENANTS: usize = 100;
@@ -36,10 +35,10 @@ pub struct Figure {
 /// Takes all figures that are asked for.
 pub async fn figures(options: &Options) -> Vec<Figure> {
     let mut figures = Vec::new();
-    if options.wants("idle") {
+    if options.wants(Part::Idle) {
         figures.extend(idle(options).await);
     }
-    if options.wants("start") {
+    if options.wants(Part::Start) {
         figures.push(start(options).await);
     }
     figures
@@ -115,19 +114,4 @@ async fn start(options: &Options) -> Figure {
         values: millis,
         at_most: 300.0,
     }
-}
-
-/// A tenant with so many packs, each of its own name, and their ids.
-pub fn many_packs(packs: usize) -> (Tenant, Vec<String>) {
-    let nodes = "keep: {var.set: {name: who, value: \"{{in.from.id}}\"}, routing: [{to: ask}]}\n\
-                 ask: {emit.message: {text: \"ask {{in.from.id}}: and?\"}, routing: [{to: wait}]}\n\
-                 wait: {session.wait: {reason: the answer}, routing: [{to: answer}]}\n\
-                 answer: {emit.message: {text: \"done {{vars.who}}: thanks\"}, routing: out}";
-    let (mut tenant, mut ids) = (fresh_tenant(), Vec::new());
-    for n in 0..packs {
-        let pack = FixturePack::of(&format!("bench-pack-{n}"), &[("main", nodes)]);
-        tenant = tenant.runs(&pack, &["main"], "");
-        ids.push(pack.id.to_string());
-    }
-    (tenant, ids)
 }

@@ -7,12 +7,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Options;
-use crate::alone::{at_rest, many_packs};
+use crate::alone::at_rest;
 use crate::chart::{self, Line};
-use crate::harness::{FixturePack, Tenant, fresh_tenant};
 use crate::load::Closed;
+use crate::packs::{bench_tenant, chain, chorus, many_packs};
 use crate::report::{figure, machine, save};
-use crate::rounds::bench_tenant;
 use crate::sample::{Cast, Load, Sample, median, take, take_on, tell};
 use crate::stage::{Contender, Setup, Stage};
 use crate::talk::Talk;
@@ -235,67 +234,6 @@ fn table(curve: Curve, places: &[String], lines: &[Line<'_>]) -> String {
         }
     }
     table
-}
-
-/// A pack whose turns run so many nodes each: its first keeps the name, its last speaks.
-fn chain(nodes: usize) -> Tenant {
-    let mut flow = String::new();
-    for (turn, end) in [
-        ("a", "ask {{in.from.id}}: and?"),
-        ("b", "done {{vars.who}}: thanks"),
-    ] {
-        for n in 0..nodes.saturating_sub(1) {
-            let name = if n == 0 && turn == "a" {
-                "who"
-            } else {
-                "other"
-            };
-            let _ = writeln!(
-                flow,
-                "{turn}{n}: {{var.set: {{name: {name}, value: \"{{{{in.from.id}}}}\"}}, routing: [{{to: {turn}{}}}]}}",
-                n + 1
-            );
-        }
-        let last = nodes.saturating_sub(1);
-        let next = if turn == "a" { "[{to: wait}]" } else { "out" };
-        let _ = writeln!(
-            flow,
-            "{turn}{last}: {{emit.message: {{text: \"{end}\"}}, routing: {next}}}"
-        );
-        if turn == "a" {
-            flow.push_str("wait: {session.wait: {reason: the answer}, routing: [{to: b0}]}\n");
-        }
-    }
-    let pack = FixturePack::of("bench-chain", &[("main", &flow)]);
-    fresh_tenant().runs(&pack, &["main"], "")
-}
-
-/// A pack whose turns give so many replies each.
-fn chorus(replies: usize) -> Tenant {
-    let mut flow = String::from(
-        "keep: {var.set: {name: who, value: \"{{in.from.id}}\"}, routing: [{to: a0}]}\n",
-    );
-    for (turn, end, after) in [
-        ("a", "ask {{in.from.id}}: and?", "[{to: wait}]"),
-        ("b", "done {{vars.who}}: thanks", "out"),
-    ] {
-        for n in 0..replies {
-            let last = n + 1 == replies;
-            let text = if last { end } else { "one of several" };
-            let next = if last {
-                after.to_owned()
-            } else {
-                format!("[{{to: {turn}{}}}]", n + 1)
-            };
-            let _ = writeln!(
-                flow,
-                "{turn}{n}: {{emit.message: {{text: \"{text}\"}}, routing: {next}}}"
-            );
-        }
-    }
-    flow.push_str("wait: {session.wait: {reason: the answer}, routing: [{to: b0}]}\n");
-    let pack = FixturePack::of("bench-chorus", &[("main", &flow)]);
-    fresh_tenant().runs(&pack, &["main"], "")
 }
 
 /// Takes a sample of a stage that goes on with what is parked there.

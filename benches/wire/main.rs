@@ -17,6 +17,7 @@ mod curves;
 mod harness;
 mod ledger;
 mod load;
+mod packs;
 mod processes;
 mod report;
 mod rounds;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use curves::Curve;
 use rounds::Rounds;
@@ -55,15 +56,32 @@ enum Command {
     },
 }
 
+/// A part of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// So many conversations at once.
+    Closed,
+    /// The same with two processes.
+    Two,
+    /// A fixed rate.
+    Open,
+    /// What was sent while nobody listened.
+    Backlog,
+    /// Nothing to do.
+    Idle,
+    /// Until it is ready.
+    Start,
+}
+
 /// The worker as released against a bare loop, on private servers.
 #[derive(Clone, Debug, Parser)]
 pub struct Options {
     /// Shorter and fewer rounds, to see that it works.
     #[arg(long)]
     quick: bool,
-    /// Only these: closed, two, open, backlog, idle, start.
+    /// Only these parts.
     #[arg(long)]
-    only: Vec<String>,
+    only: Vec<Part>,
     /// A curve in place of the comparison.
     #[arg(long)]
     curve: Vec<Curve>,
@@ -82,8 +100,8 @@ pub struct Options {
 }
 
 impl Options {
-    fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
 
     fn rounds(&self) -> usize {
@@ -172,6 +190,7 @@ async fn run(options: &Options) -> bool {
     let series = Rounds::hold(options).await;
     let alone = alone::figures(options).await;
     let rows = report::rows(&series);
+    report::print_medians(&series);
     let right = report::print(&rows, &alone);
     let json = report::json(&series, &rows, &alone);
     let saved = report::save(&options.folders(), "wire", &json, &chart::ratios(&rows));

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::alone::Figure;
 use crate::ledger::Faults;
 use crate::rounds::Series;
-use crate::sample::{Sample, median};
-use crate::stage::Contender;
+use crate::sample::{Latency, Sample, median};
+use crate::stage::{Contender, Cpu};
 
 /// Whose samples: the load, the contender, its processes.
 type Whose = (&'static str, Contender, usize);
@@ -183,6 +183,39 @@ pub fn print(rows: &[Row], alone: &[Figure]) -> bool {
         "\nTurns a second; latencies in milliseconds. \"Two workers to one\" has one worker in place of the bare loop."
     );
     rows.iter().all(|row| row.ratio.is_some())
+}
+
+/// Prints the medians that the ratios are of, and what a turn took of each processor.
+pub fn print_medians(series: &[Series]) {
+    println!(
+        "\n{:<24} {:>9} {:>8} {:>8} {:>8} {:>8} | {:>7} {:>7} {:>7} {:>7}",
+        "medians", "turns/s", "p50", "p99", "p99.9", "max", "itself", "NATS", "Redis", "load"
+    );
+    for series in series {
+        let of =
+            |metric: &dyn Fn(&Sample) -> f64| figure(median(series.samples.iter().map(metric)));
+        let latency = |of_it: fn(&Latency) -> f64| {
+            of(&|sample: &Sample| sample.latency.as_ref().map_or(f64::NAN, of_it))
+        };
+        let cpu = |of_it: fn(&Cpu) -> f64| of(&|sample: &Sample| of_it(&sample.cpu));
+        println!(
+            "{:<24} {:>9} {:>8} {:>8} {:>8} {:>8} | {:>7} {:>7} {:>7} {:>7}",
+            format!(
+                "{}, {:?} x{}",
+                series.load, series.contender, series.processes
+            ),
+            of(&rate),
+            latency(|latency| latency.p50),
+            latency(|latency| latency.p99),
+            latency(|latency| latency.p999),
+            latency(|latency| latency.max),
+            cpu(|cpu| cpu.contender),
+            cpu(|cpu| cpu.nats),
+            cpu(|cpu| cpu.redis),
+            cpu(|cpu| cpu.load),
+        );
+    }
+    println!("Latencies in milliseconds, processor time in microseconds a turn.");
 }
 
 /// A figure to three digits.

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::Options;
-use crate::harness::{FixturePack, Tenant, fresh_tenant};
 use crate::load::{Closed, Open};
+use crate::packs::bench_tenant;
 use crate::sample::{Cast, Lengths, Load, Sample, median, take, tell};
 use crate::stage::{Contender, Setup};
 use crate::talk::Talk;
+use crate::{Options, Part};
 
 /// The samples of one load that one contender bore, one a round.
 #[derive(Clone, Debug, Serialize)]
@@ -22,18 +22,6 @@ pub struct Series {
     pub rate: Option<f64>,
     /// The samples.
     pub samples: Vec<Sample>,
-}
-
-/// The conversation of two turns that all benches hold unless they say otherwise.
-pub fn bench_tenant() -> Tenant {
-    let flow = include_str!("../pack/flows/main.ygtc");
-    let nodes = flow.split_once("nodes:\n").expect("a flow has nodes").1;
-    let nodes: Vec<_> = nodes
-        .lines()
-        .map(|line| line.strip_prefix("  ").unwrap_or(line))
-        .collect();
-    let pack = FixturePack::of("bench-pack", &[("main", &nodes.join("\n"))]);
-    fresh_tenant().runs(&pack, &["main"], "")
 }
 
 /// Holds all rounds that are asked for.
@@ -61,20 +49,20 @@ impl<'a> Rounds<'a> {
             series: Vec::new(),
         };
         let mut closed = Vec::new();
-        if options.wants("closed") || options.wants("two") {
+        if options.wants(Part::Closed) || options.wants(Part::Two) {
             closed.extend([(Contender::BareLoop, 1), (Contender::Worker, 1)]);
         }
-        if options.wants("two") {
+        if options.wants(Part::Two) {
             closed.extend([(Contender::BareLoop, 2), (Contender::Worker, 2)]);
         }
         let load = rounds.closed_loop();
         rounds.interleave("closed", load, &closed).await;
         let one = [(Contender::BareLoop, 1), (Contender::Worker, 1)];
-        if options.wants("open") {
+        if options.wants(Part::Open) {
             let load = rounds.half_of_capacity().await;
             rounds.interleave("open", load, &one).await;
         }
-        if options.wants("backlog") {
+        if options.wants(Part::Backlog) {
             let load = Load::Backlog(options.backlog());
             rounds.interleave("backlog", load, &one).await;
         }

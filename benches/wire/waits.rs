@@ -5,7 +5,7 @@ use greentic_worker::adapters::nats::names::StreamName;
 use crate::Options;
 use crate::curves::{Point, amid};
 use crate::load::{Line, drain, pile_up};
-use crate::rounds::bench_tenant;
+use crate::packs::bench_tenant;
 use crate::sample::{Load, tell};
 use crate::stage::{Contender, Setup, Stage};
 use crate::talk::Talk;

@@ -154,7 +154,7 @@ impl Machine {
         };
         let context = Context {
             program: &self.pack.program,
-            env: &self.pack.env,
+            env: &self.pack.grants.env,
             now: OffsetDateTime::UNIX_EPOCH,
         };
         let (mut run, mut event) = (Box::new(run), Event::Activity(payload));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use greentic_types::PackManifest;
 
 use crate::bindings::{self, EnvPolicy, PackBinding};
-use crate::flow::{self, Program};
-use crate::model::{FlowId, FlowTarget, PackId, Problem, Problems, TenantId};
+use crate::flow::{self, Inventory, Program};
+use crate::model::{FlowId, FlowTarget, Grants, PackId, Problem, Problems, TenantId};
 use crate::pack::{self, BuiltPack, Pack, Resolver};
 use crate::registry::{BoundPack, DefaultFlow, EntryError, Registry};
 
@@ -78,7 +78,11 @@ pub fn build_pack(dir: &Path) -> Result<BuiltPack, Problems> {
         [only] => only.clone(),
         _ => dir.to_owned(),
     };
-    match Program::compile(&built.manifest.flows, flow::Limits::default()) {
+    match Program::compile(
+        &built.manifest.flows,
+        Inventory::default(),
+        flow::Limits::default(),
+    ) {
         Ok((_, warnings)) => {
             built.warnings.extend(in_files(warnings, &file));
             Ok(built)
@@ -146,7 +150,11 @@ fn open(sources: &Sources<'_>, binding: &PackBinding) -> Result<Pack, Problem> {
 }
 
 fn prepare(sources: &Sources<'_>, pack: Pack, file: &Path, problems: &mut Problems) -> Opened {
-    let program = match Program::compile(&pack.manifest.flows, sources.flow_limits) {
+    let program = match Program::compile(
+        &pack.manifest.flows,
+        Inventory::default(),
+        sources.flow_limits,
+    ) {
         Ok((program, warnings)) => {
             problems.extend(in_files(warnings, file));
             Some(Arc::new(program))
@@ -193,7 +201,14 @@ fn bind(
         version: manifest.version.clone(),
         program: Arc::clone(program),
         flows: binding.flows.keys().cloned().collect(),
-        env,
+        components: BTreeMap::new(),
+        grants: Arc::new(Grants {
+            pack: binding.pack_id.value,
+            pack_name: manifest.pack_id.to_string(),
+            env,
+            declared: BTreeMap::new(),
+            config: serde_json::Value::Null,
+        }),
     }
 }
 

@@ -1,13 +1,12 @@
 //! (tenant, pack, flow) to what a turn needs of it; and which flow a message starts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
 use semver::Version;
 
 use crate::flow::Program;
-use crate::model::{FlowId, FlowKey, FlowTarget, PackId, TenantId};
+use crate::model::{ComponentDigest, FlowId, FlowKey, FlowTarget, Grants, PackId, TenantId};
 
 mod default;
 mod entry;
@@ -20,6 +19,7 @@ pub use table::Table;
 use entry::{Unfit, choose, names, wanted};
 
 /// A pack as one tenant has it: what a turn needs of it.
+#[derive(Debug)]
 pub struct BoundPack {
     /// Whose binding it is.
     pub tenant: TenantId,
@@ -33,22 +33,10 @@ pub struct BoundPack {
     pub program: Arc<Program>,
     /// The flows that may be started from outside.
     pub flows: BTreeSet<FlowId>,
-    /// The variables that were granted, with their values.
-    pub env: BTreeMap<String, String>,
-}
-
-/// Shows the names of the variables only: their values may be secrets.
-impl fmt::Debug for BoundPack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundPack")
-            .field("tenant", &self.tenant)
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .field("version", &self.version)
-            .field("flows", &self.flows)
-            .field("env", &self.env.keys())
-            .finish_non_exhaustive()
-    }
+    /// The code of its components, by the names that its flows call them by.
+    pub components: BTreeMap<String, ComponentDigest>,
+    /// What it may reach: its templates the variables, its components all of it.
+    pub grants: Arc<Grants>,
 }
 
 /// Everything that is bound. It does not change; another set of bindings is another registry.
@@ -63,6 +51,15 @@ struct Tenant {
     default: Option<Entry>,
     /// What a message without headers starts, worked out once.
     plain: Option<Entry>,
+}
+
+impl BoundPack {
+    /// Whether a run of this flow may have effects outside that a commit cannot hold back.
+    pub fn reaches_out(&self, flow: &FlowId) -> bool {
+        let declared = |component: &String| self.grants.declared.get(component);
+        let mut called = self.program.components(flow).iter();
+        called.any(|component| declared(component).is_some_and(|declared| declared.http))
+    }
 }
 
 impl Registry {

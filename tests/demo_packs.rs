@@ -86,7 +86,7 @@ impl User {
     fn turn(&mut self, payload: Value) -> (Effects, Option<Snapshot>) {
         let context = Context {
             program: &self.entry.pack.program,
-            env: &self.entry.pack.env,
+            env: &self.entry.pack.grants.env,
             now: OffsetDateTime::UNIX_EPOCH,
         };
         let mut run = Box::new(match self.parked.take() {

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
-    Ask, Context, Effects, Event, FlowError, Limits, Program, Run, Snapshot, Step, Wait, advance,
+    Ask, Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step, Wait,
+    advance,
 };
 use greentic_worker::model::{FlowId, Problem, Problems};
 use serde::Deserialize;
@@ -118,7 +119,7 @@ fn check(at: &str, case: Case) {
             .get("rendered_bytes")
             .map_or(default.rendered_bytes, |n| *n as usize),
     };
-    let (program, problems) = match Program::compile(&entries, limits) {
+    let (program, problems) = match Program::compile(&entries, Inventory::default(), limits) {
         Ok((program, warnings)) => (Some(program), warnings),
         Err(problems) => (None, problems),
     };

@@ -94,15 +94,15 @@ fn two_packs_with_a_flow_of_one_name_load_and_are_found_by_their_ids() {
         let (tenant, flow) = (tenant.parse().unwrap(), "main".parse().unwrap());
         registry.find(&FlowKey { tenant, pack, flow })
     };
-    assert_eq!(find("t", a).unwrap().env["A"], "1");
-    assert!(find("t", b).unwrap().env.is_empty());
+    assert_eq!(find("t", a).unwrap().grants.env["A"], "1");
+    assert!(find("t", b).unwrap().grants.env.is_empty());
     assert!(find("u", b).is_none());
     // A pack is compiled once, whoever binds it; what it may see is each tenant's own.
     assert!(Arc::ptr_eq(
         &find("t", a).unwrap().program,
         &find("u", a).unwrap().program
     ));
-    assert!(find("u", a).unwrap().env.is_empty());
+    assert!(find("u", a).unwrap().grants.env.is_empty());
 
     let started = registry.entry(&"t".parse().unwrap(), &FlowTarget::default());
     assert_eq!(started.unwrap().pack.id, b);

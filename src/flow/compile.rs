@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::draft::{Draft, Names};
 use super::graph::{Flow, FlowIx, Node, NodeIx, Program};
+use super::inventory::Inventory;
 use super::limits::Limits;
 use super::nodes::{Kind, emit_payload};
 use super::reach::{self, At, Needs, NodeUses};
@@ -17,7 +18,11 @@ use crate::model::{MAX_DEPTH, NodeId, Problem, Problems, is_too_deep};
 
 impl Program {
     /// Compiles the flows of a pack. With it come the warnings; where it cannot be run, all problems come instead.
-    pub fn compile(flows: &[PackFlowEntry], limits: Limits) -> Result<(Self, Problems), Problems> {
+    pub fn compile(
+        flows: &[PackFlowEntry],
+        inventory: Inventory,
+        limits: Limits,
+    ) -> Result<(Self, Problems), Problems> {
         let mut problems = Problems::default();
         let names = names(flows, &mut problems);
         let mut uses = Vec::with_capacity(flows.len());
@@ -39,6 +44,7 @@ impl Program {
             flows: compiled,
             by_id: names.by_id.clone(),
             limits,
+            inventory,
         };
         program.warn_of_unreached(&names, &mut problems);
         program.look_ahead(&uses);
@@ -125,6 +131,7 @@ impl FlowCompiler<'_> {
             entry: start,
             vars,
             state_keys: Vec::new(),
+            components: Vec::new(),
         })
     }
 

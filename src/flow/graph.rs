@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::error::Place;
+use super::inventory::Inventory;
 use super::limits::Limits;
 use super::nodes::Kind;
 use super::reach::Needs;
@@ -24,6 +25,7 @@ pub struct Program {
     pub(super) flows: Vec<Flow>,
     pub(super) by_id: HashMap<FlowId, FlowIx>,
     pub(super) limits: Limits,
+    pub(super) inventory: Inventory,
 }
 
 impl Program {
@@ -41,6 +43,12 @@ impl Program {
     /// the flow that owns it. Empty for a flow that the pack lacks.
     pub fn state_keys(&self, id: &FlowId) -> &[(FlowId, String)] {
         self.flow(id).map_or(&[], |flow| &flow.state_keys)
+    }
+
+    /// The components that a run of this flow may call, in it or in a flow that it calls or jumps to, in order. Empty for
+    /// a flow that the pack lacks.
+    pub fn components(&self, id: &FlowId) -> &[String] {
+        self.flow(id).map_or(&[], |flow| &flow.components)
     }
 
     /// What bounds a turn of these flows.
@@ -72,6 +80,7 @@ pub struct Flow {
     /// The variables of a fresh run.
     pub(super) vars: Map<String, Value>,
     pub(super) state_keys: Vec<(FlowId, String)>,
+    pub(super) components: Vec<String>,
 }
 
 impl Flow {

@@ -4,6 +4,7 @@
 //! parked one, and calls [`advance`] with events until it is [`Step::Suspended`] or [`Step::Finished`]; in between the
 //! machine may [`Step::Ask`] for what it cannot know.
 
+mod assets;
 mod compile;
 mod condition;
 mod draft;
@@ -12,6 +13,7 @@ mod error;
 mod findings;
 mod frame;
 mod graph;
+mod inventory;
 mod limits;
 mod machine;
 mod mustache;
@@ -35,8 +37,10 @@ use time::OffsetDateTime;
 
 use crate::model::{FlowId, NodeId};
 
+pub use assets::Assets;
 pub use error::{FlowError, Place};
 pub use graph::{Flow, Program};
+pub use inventory::{Inventory, Provider};
 pub use limits::Limits;
 pub use run::{Run, advance};
 pub use snapshot::{Snapshot, Timeout};

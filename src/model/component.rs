@@ -1,11 +1,12 @@
 //! Calls of the code that a pack brings along.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::FlowId;
+use super::{FlowId, PackId};
 
 /// The identity of a component's code: the SHA-256 digest of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,4 +60,44 @@ pub enum InvocationForm {
     Card,
     /// As a provider's operation: through the provider schema-core interface.
     Provider,
+}
+
+/// What the components of a pack may reach when one tenant runs them.
+#[derive(Clone)]
+pub struct Grants {
+    /// The pack.
+    pub pack: PackId,
+    /// The pack's name for itself.
+    pub pack_name: String,
+    /// The granted variables with their values: the secrets that a component may get.
+    pub env: BTreeMap<String, String>,
+    /// What each component's manifest says that it needs; nothing else is given to it.
+    pub declared: BTreeMap<String, Declared>,
+    /// The runtime configuration of the pack, as JSON.
+    pub config: Value,
+}
+
+/// The capabilities that a pack's manifest declares for a component.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// It calls out over HTTP.
+    pub http: bool,
+    /// It reads secrets.
+    pub secrets: bool,
+    /// It reads state.
+    pub state_read: bool,
+    /// It writes state.
+    pub state_write: bool,
+}
+
+/// Shows the names of the variables only: their values may be secrets.
+impl fmt::Debug for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grants")
+            .field("pack", &self.pack)
+            .field("pack_name", &self.pack_name)
+            .field("env", &self.env.keys())
+            .field("declared", &self.declared)
+            .finish_non_exhaustive()
+    }
 }

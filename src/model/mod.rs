@@ -12,7 +12,7 @@ mod problem;
 mod secret;
 
 pub use activity::{Activity, FlowTarget, TraceContext};
-pub use component::{ComponentDigest, Invocation, InvocationForm};
+pub use component::{ComponentDigest, Declared, Grants, Invocation, InvocationForm};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
 pub use ids::{

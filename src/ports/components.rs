@@ -1,12 +1,12 @@
 //! Code that packs bring along, and what it may reach.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::model::{ComponentDigest, Invocation, PackId, TenantId};
+use crate::model::{ComponentDigest, Invocation, TenantId};
+pub use crate::model::{Declared, Grants};
 
 /// Calls components. Each call is a fresh instance: nothing is left of it for the next one.
 pub trait Components: Send + Sync + 'static {
@@ -68,34 +68,6 @@ pub struct ComponentCall {
     /// Names this call on every attempt at this turn, and no other call: outside effects carry it, with the number that
     /// each has within the call.
     pub idempotency_key: String,
-}
-
-/// What the components of a pack may reach when one tenant runs them.
-#[derive(Clone, Debug)]
-pub struct Grants {
-    /// The pack.
-    pub pack: PackId,
-    /// The pack's name for itself.
-    pub pack_name: String,
-    /// The granted variables with their values: the secrets that a component may get.
-    pub env: BTreeMap<String, String>,
-    /// What each component's manifest says that it needs; nothing else is given to it.
-    pub declared: BTreeMap<String, Declared>,
-    /// The runtime configuration of the pack, as JSON.
-    pub config: Value,
-}
-
-/// The capabilities that a pack's manifest declares for a component.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Declared {
-    /// It calls out over HTTP.
-    pub http: bool,
-    /// It reads secrets.
-    pub secrets: bool,
-    /// It reads state.
-    pub state_read: bool,
-    /// It writes state.
-    pub state_write: bool,
 }
 
 /// Why a call came to nothing. None of them is the component's own refusal: that is an output.

@@ -32,7 +32,7 @@ fn row(registry: &Registry, pack: &BoundPack) -> [String; 6] {
         let starts = plain.is_some_and(|entry| entry.pack.id == pack.id && entry.flow == *flow);
         format!("{flow}{}", if starts { "*" } else { "" })
     };
-    let variables = pack.env.keys().cloned().collect::<Vec<_>>();
+    let variables = pack.grants.env.keys().cloned().collect::<Vec<_>>();
     [
         pack.tenant.to_string(),
         pack.name.clone(),

@@ -3,7 +3,7 @@ use std::path::Path;
 use greentic_types::PackFlowEntry;
 
 use super::*;
-use crate::flow::Limits;
+use crate::flow::{Inventory, Limits};
 
 fn tenant(id: &str) -> TenantId {
     id.parse().unwrap()
@@ -35,8 +35,19 @@ fn pack(name: &str, flows: &[&str]) -> BoundPack {
         name: name.trim_end_matches('\'').to_owned(),
         version: Version::new(1, 0, 0),
         flows: listed.map(|entry| entry.id.clone()).collect(),
-        program: Arc::new(Program::compile(&compiled, Limits::default()).unwrap().0),
-        env: BTreeMap::from([("SECRET".to_owned(), "value".to_owned())]),
+        program: Arc::new(
+            Program::compile(&compiled, Inventory::default(), Limits::default())
+                .unwrap()
+                .0,
+        ),
+        components: BTreeMap::new(),
+        grants: Arc::new(Grants {
+            pack: PackId::of_archive(name.as_bytes()),
+            pack_name: name.to_owned(),
+            env: BTreeMap::from([("SECRET".to_owned(), "value".to_owned())]),
+            declared: BTreeMap::new(),
+            config: serde_json::Value::Null,
+        }),
     }
 }
 

@@ -160,7 +160,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         loop {
             let context = Context {
                 program: &pack.program,
-                env: &pack.env,
+                env: &pack.grants.env,
                 now: self.turns.clock.now(),
             };
             match flow::advance(&context, run, event)? {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
-    Context, Effects, Event, FlowError, Limits, Program, Run, Snapshot, Step, advance,
+    Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step, advance,
 };
 use greentic_worker::model::{FlowId, is_too_deep};
 use proptest::prelude::*;
@@ -203,7 +203,7 @@ proptest! {
 
     #[test]
     fn any_flow_ends(main in flow("main"), other in flow("other"), payloads in prop::collection::vec(payload(), 1..4)) {
-        let Ok((program, _)) = Program::compile(&[main, other], LIMITS) else {
+        let Ok((program, _)) = Program::compile(&[main, other], Inventory::default(), LIMITS) else {
             return Ok(());
         };
         let mut run = Run::fresh(FlowId::new("main").unwrap());
@@ -243,7 +243,7 @@ proptest! {
         }
         let entry = json!({"id": "main", "kind": "messaging", "tags": [], "flow": {
             "schema_version": "flow-v1", "id": "main", "kind": "messaging", "entrypoints": {}, "nodes": nodes}});
-        let (program, _) = Program::compile(&[serde_json::from_value(entry).unwrap()], LIMITS).unwrap();
+        let (program, _) = Program::compile(&[serde_json::from_value(entry).unwrap()], Inventory::default(), LIMITS).unwrap();
         let run = Run::fresh(FlowId::new("main").unwrap());
         let (_, effects) = turn(&program, run, json!({ "text": text })).unwrap();
         let said: Vec<_> = effects.replies.iter().map(|reply| reply.payload.clone()).collect();
@@ -260,7 +260,7 @@ fn many_of_the_flows_compile() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let compiled = (0..500).filter(|_| {
         let flow = flow("main").new_tree(&mut runner).unwrap().current();
-        Program::compile(&[flow], LIMITS).is_ok()
+        Program::compile(&[flow], Inventory::default(), LIMITS).is_ok()
     });
     let compiled = compiled.count();
     assert!(compiled > 25, "{compiled} of 500");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use greentic_types::pack_manifest::PackFlowEntry;
-use greentic_worker::flow::{Limits, Program};
-use greentic_worker::model::{FlowId, PackId, TenantId};
+use greentic_worker::flow::{Inventory, Limits, Program};
+use greentic_worker::model::{FlowId, Grants, PackId, TenantId};
 use greentic_worker::registry::{BoundPack, Registry};
 use serde_json::{Map, Value, json};
 
@@ -127,7 +127,7 @@ fn flow(id: &str, nodes: Vec<Node>) -> PackFlowEntry {
 
 /// The registry of both tenants.
 pub fn registry() -> Arc<Registry> {
-    let (program, problems) = Program::compile(&flows(), Limits::default())
+    let (program, problems) = Program::compile(&flows(), Inventory::default(), Limits::default())
         .unwrap_or_else(|problems| panic!("the flows do not compile: {problems}"));
     assert!(!problems.has_errors(), "{problems}");
     let program = Arc::new(program);
@@ -140,7 +140,14 @@ pub fn registry() -> Arc<Registry> {
         flows: ["main", "side", "echo", "broken"]
             .map(|flow| FlowId::new(flow).expect("a flow"))
             .into(),
-        env: BTreeMap::new(),
+        components: BTreeMap::new(),
+        grants: Arc::new(Grants {
+            pack: PackId::of_archive(b"simulated"),
+            pack_name: "simulated".to_owned(),
+            env: BTreeMap::new(),
+            declared: BTreeMap::new(),
+            config: serde_json::Value::Null,
+        }),
     });
     let (registry, errors) = Registry::new(bound, &BTreeMap::new());
     assert!(errors.is_empty(), "{errors:?}");

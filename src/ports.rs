@@ -141,8 +141,8 @@ pub struct Commit<'a> {
     pub park: Option<Park<'a>>,
     /// The state that the turn has read, which must be unchanged.
     pub state_read: &'a [(StateSlot, Option<String>)],
-    /// The state that it writes, as JSON text.
-    pub state_written: &'a [(StateSlot, String)],
+    /// The state that it writes, as JSON text; `None` deletes.
+    pub state_written: &'a [(StateSlot, Option<String>)],
     /// The replies to publish, kept until they are.
     pub outbox: &'a [Outbound],
 }

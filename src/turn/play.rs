@@ -22,7 +22,7 @@ pub struct Played {
     /// The state that was read, and what it was.
     pub state_read: Vec<(StateSlot, Option<String>)>,
     /// The state that is written.
-    pub state_written: Vec<(StateSlot, String)>,
+    pub state_written: Vec<(StateSlot, Option<String>)>,
     /// The replies.
     pub outbox: Vec<Outbound>,
 }
@@ -112,7 +112,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 flow: write.flow,
                 key: write.key,
             };
-            state_written.push((slot, serde_json::to_string(&write.value)?));
+            state_written.push((slot, Some(serde_json::to_string(&write.value)?)));
         }
         Ok(Played {
             taken: found,

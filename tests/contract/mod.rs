@@ -94,6 +94,7 @@ macro_rules! turn_store_contract {
             state_that_appeared_meanwhile_conflicts
             state_that_was_not_read_does_not_conflict
             state_does_not_expire
+            deleted_state_is_gone
             // isolation
             waits_are_each_owners_own
             state_is_each_owners_own

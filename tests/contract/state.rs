@@ -81,3 +81,27 @@ pub async fn state_does_not_expire(backend: &impl Backend) {
     let read = backend.store().read_state(&activity, &[slot("a")]).await;
     assert_eq!(read.unwrap(), [Some("1".to_owned())]);
 }
+
+pub async fn deleted_state_is_gone(backend: &impl Backend) {
+    writes(backend, "1", &[("a", "1"), ("b", "1")]).await;
+    let talk = Talk::of(backend);
+    let deletion = Turn::default()
+        .reads(&slot("a"), Some("1"))
+        .deletes(&slot("a"))
+        .deletes(&slot("absent"));
+    deletion.done(backend, &talk.says("2")).await;
+    let slots = [slot("a"), slot("absent"), slot("b")];
+    let read = backend.store().read_state(&talk.says("3"), &slots).await;
+    assert_eq!(read.unwrap(), [None, None, Some("1".to_owned())]);
+
+    let stale = Turn::default()
+        .reads(&slot("a"), Some("1"))
+        .deletes(&slot("b"));
+    stale.conflicts(backend, &talk.says("4")).await;
+    writes(backend, "5", &[("a", "2")]).await;
+    let read = backend.store().read_state(&talk.says("6"), &slots).await;
+    assert_eq!(
+        read.unwrap(),
+        [Some("2".to_owned()), None, Some("1".to_owned())]
+    );
+}

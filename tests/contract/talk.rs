@@ -163,7 +163,7 @@ pub struct Turn {
     pub taken: Option<ParkedWait>,
     pub park: Option<(SessionKey, SessionData, Option<String>, Duration)>,
     pub read: Vec<(StateSlot, Option<String>)>,
-    pub written: Vec<(StateSlot, String)>,
+    pub written: Vec<(StateSlot, Option<String>)>,
     pub outbox: Vec<Outbound>,
 }
 
@@ -230,7 +230,13 @@ impl Turn {
 
     /// It writes this.
     pub fn writes(mut self, slot: &StateSlot, value: &str) -> Self {
-        self.written.push((slot.clone(), value.to_owned()));
+        self.written.push((slot.clone(), Some(value.to_owned())));
+        self
+    }
+
+    /// It deletes this.
+    pub fn deletes(mut self, slot: &StateSlot) -> Self {
+        self.written.push((slot.clone(), None));
         self
     }
 

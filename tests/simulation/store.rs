@@ -58,7 +58,7 @@ pub struct Change {
     pub taken: Option<TakenWait>,
     pub park: Option<ParkedWait>,
     pub state_read: Vec<(StateSlot, Option<String>)>,
-    pub state_written: Vec<(StateSlot, String)>,
+    pub state_written: Vec<(StateSlot, Option<String>)>,
     pub outbox: Vec<Outbound>,
 }
 

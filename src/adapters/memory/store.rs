@@ -147,7 +147,10 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         }
         for (slot, value) in commit.state_written {
             let place = (owner(activity), slot.clone());
-            tables.state.insert(place, value.clone());
+            match value {
+                Some(value) => tables.state.insert(place, value.clone()),
+                None => tables.state.remove(&place),
+            };
         }
         let record = Self::lasting(commit.outbox.to_vec(), now, self.dedupe_window);
         tables.applied.insert(name(activity), record);

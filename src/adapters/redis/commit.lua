@@ -76,7 +76,13 @@ elseif restored ~= '' then
   if lasts_ms >= 0 then redis.call('PEXPIRE', base, lasts_ms) end
 end
 
-for i, name in ipairs(written_keys) do redis.call('SET', name, written_values[i], 'KEEPTTL') end
+for i, name in ipairs(written_keys) do
+  if written_values[i] == '' then
+    redis.call('DEL', name)
+  else
+    redis.call('SET', name, written_values[i], 'KEEPTTL')
+  end
+end
 
 redis.call('SET', applied, outbox, 'PX', dedupe_ms)
 redis.call('DEL', lease, claims)

@@ -128,7 +128,7 @@ fn state(call: &mut ScriptInvocation<'_>, keys: &Keys<'_>, commit: &Commit<'_>) 
     }
     call.arg(commit.state_written.len());
     for (_, value) in commit.state_written {
-        call.arg(value);
+        call.arg(value.as_deref().unwrap_or(NONE));
     }
 }
 

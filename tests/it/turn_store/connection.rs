@@ -56,7 +56,7 @@ async fn commits(redis: &Redis, activity: &Activity) -> Result<Committed, StoreE
         taken: None,
         park: None,
         state_read: &[(slot("a"), None)],
-        state_written: &[(slot("a"), "1".to_owned())],
+        state_written: &[(slot("a"), Some("1".to_owned()))],
         outbox: &[reply("hi")],
     };
     redis.store.commit(&commit).await

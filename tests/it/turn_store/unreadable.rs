@@ -40,7 +40,7 @@ async fn commits(redis: &Redis, activity: &Activity) -> Result<Committed, StoreE
             ttl: LEASE,
         }),
         state_read: &[],
-        state_written: &[(slot("a"), "1".to_owned())],
+        state_written: &[(slot("a"), Some("1".to_owned()))],
         outbox: &[],
     };
     redis.store.commit(&commit).await

@@ -164,6 +164,9 @@ impl Machine {
                     event = Event::State(kept.state.get(&key).cloned());
                     run = asking;
                 }
+                Step::Ask(_, Ask::Component(invocation)) => {
+                    panic!("the scenes have no components: {invocation:?}")
+                }
                 Step::Suspended(wait, effects) => {
                     kept.parked = Some(wait.snapshot);
                     break effects;
@@ -172,7 +175,10 @@ impl Machine {
             }
         };
         for write in effects.state {
-            kept.state.insert(write.key, write.value);
+            match write.value {
+                Some(value) => kept.state.insert(write.key, value),
+                None => kept.state.remove(&write.key),
+            };
         }
         effects.replies.len()
     }

@@ -15,7 +15,7 @@ use crate::adapters::bus::{Bus, Published};
 use crate::adapters::http::{self, Endpoint, Listen};
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
-use crate::adapters::memory::MemoryStore;
+use crate::adapters::memory::{MemoryStore, PlayedComponents};
 use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
@@ -171,6 +171,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             store,
             publisher,
             registry: Arc::new(registry),
+            components: Arc::new(PlayedComponents::none()),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
@@ -321,6 +322,7 @@ impl Embedding {
             store: Arc::new(MemoryStore::new(SystemClock, settings.redis.dedupe_window)),
             publisher: Arc::new(bus.clone()),
             registry: Arc::new(registry),
+            components: Arc::new(PlayedComponents::none()),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),

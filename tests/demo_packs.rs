@@ -79,7 +79,8 @@ impl User {
         }
         assert_eq!(found, answers);
         let written = effects.state.into_iter();
-        self.state.extend(written.map(|w| (w.key, w.value)));
+        self.state
+            .extend(written.map(|w| (w.key, w.value.unwrap_or_default())));
         self.parked = parked;
     }
 
@@ -99,6 +100,9 @@ impl User {
                 Step::Ask(asking, Ask::State { key, .. }) => {
                     event = Event::State(self.state.get(&key).cloned());
                     run = asking;
+                }
+                Step::Ask(_, Ask::Component(invocation)) => {
+                    panic!("the demo packs have no components: {invocation:?}")
                 }
                 Step::Suspended(wait, effects) => return (effects, Some(wait.snapshot)),
                 Step::Finished(effects) => return (effects, None),

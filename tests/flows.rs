@@ -6,16 +6,16 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
-    Ask, Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step, Wait,
-    advance,
+    Ask, Assets, Context, Effects, Event, FlowError, Inventory, Limits, Program, Provider, Run,
+    Snapshot, Step, Wait, advance,
 };
-use greentic_worker::model::{FlowId, Problem, Problems};
+use greentic_worker::model::{FlowId, Invocation, InvocationForm, Problem, Problems};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::macros::datetime;
@@ -26,6 +26,15 @@ use time::macros::datetime;
 struct Case {
     case: String,
     flows: serde_yaml::Mapping,
+    /// The components of the pack.
+    #[serde(default)]
+    components: BTreeSet<String>,
+    /// The components behind its providers, by the providers' types.
+    #[serde(default)]
+    providers: Vec<(String, String)>,
+    /// Its JSON files, by path.
+    #[serde(default)]
+    assets: BTreeMap<String, Value>,
     /// Bounds that differ from the usual ones.
     #[serde(default)]
     limits: BTreeMap<String, u32>,
@@ -36,6 +45,8 @@ struct Case {
     problems: Vec<String>,
     /// The state keys of `main`, as `flow/key`.
     state_keys: Option<Vec<String>>,
+    /// The components that `main` may call.
+    may_call: Option<Vec<String>>,
     /// Parks the run as if a worker had stored this.
     parked: Option<Value>,
     #[serde(default)]
@@ -59,6 +70,12 @@ struct Turn {
     /// What was written to the state, under `flow/key`.
     #[serde(default)]
     writes: Map<String, Value>,
+    /// What was deleted from the state, as `flow/key`.
+    #[serde(default)]
+    deletes: BTreeSet<String>,
+    /// The components that were called, in order, and what they did.
+    #[serde(default)]
+    calls: VecDeque<Call>,
     /// Where it waits, as `flow/node`; it is over unless this or `error` is there.
     waits: Option<String>,
     reason: Option<String>,
@@ -67,6 +84,25 @@ struct Turn {
     /// The code of the error, and the text of its message.
     error: Option<(String, String)>,
     hopeless: Option<bool>,
+}
+
+/// A component's call: what it must be, and what comes of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    /// `<flow>/<node> <component> <operation>`
+    call: String,
+    payload: Value,
+    /// `card` or `provider`, where it is no node's.
+    form: Option<String>,
+    /// The keys of the state that it reads, in order, and what it must find.
+    #[serde(default)]
+    reads: Vec<(String, Option<Value>)>,
+    #[serde(default)]
+    writes: Vec<(String, Value)>,
+    #[serde(default)]
+    deletes: Vec<String>,
+    answer: Value,
 }
 
 #[test]
@@ -119,7 +155,16 @@ fn check(at: &str, case: Case) {
             .get("rendered_bytes")
             .map_or(default.rendered_bytes, |n| *n as usize),
     };
-    let (program, problems) = match Program::compile(&entries, Inventory::default(), limits) {
+    let inventory = Inventory {
+        components: case.components,
+        providers: case.providers.into_iter().map(provider).collect(),
+        assets: Assets::new(
+            case.assets
+                .into_iter()
+                .map(|(path, json)| (path, json.to_string().into())),
+        ),
+    };
+    let (program, problems) = match Program::compile(&entries, inventory, limits) {
         Ok((program, warnings)) => (Some(program), warnings),
         Err(problems) => (None, problems),
     };
@@ -143,6 +188,13 @@ fn check(at: &str, case: Case) {
             .iter()
             .map(|(flow, key)| format!("{flow}/{key}"));
         assert_eq!(&keys.collect::<Vec<_>>(), expected, "{at}: state keys");
+    }
+    if let Some(expected) = &case.may_call {
+        assert_eq!(
+            program.components(&main),
+            expected,
+            "{at}: what it may call"
+        );
     }
     let mut world = World {
         program: &program,
@@ -184,8 +236,20 @@ struct World<'p> {
 impl World<'_> {
     /// Plays a turn, and compares all that it came to. Returns what is parked, as it was read back.
     fn check_turn(&mut self, at: &str, run: Run, turn: Turn) -> Option<Snapshot> {
-        let mut asks = Vec::new();
-        let (wait, effects) = match self.play(run, turn.send, &mut asks) {
+        let mut heard = Heard {
+            at: at.to_owned(),
+            asks: Vec::new(),
+            calls: turn.calls,
+            called: 0,
+        };
+        let played = self.play(run, turn.send, &mut heard);
+        assert!(
+            heard.calls.is_empty(),
+            "{at}: {} calls were made, and no more",
+            heard.called
+        );
+        let asks = heard.asks;
+        let (wait, effects) = match played {
             Ok(done) => done,
             Err(error) => {
                 let found = (error.code().to_owned(), error.to_string());
@@ -215,12 +279,21 @@ impl World<'_> {
             assert_eq!(spoke, expected, "{at}: who spoke");
         }
         assert_eq!(effects.logs, turn.logs, "{at}: logs");
-        let writes: Map<_, _> = effects
-            .state
-            .into_iter()
-            .map(|write| (format!("{}/{}", write.flow, write.key), write.value))
-            .collect();
+        let (mut writes, mut deletes) = (Map::new(), BTreeSet::new());
+        for write in effects.state {
+            let slot = format!("{}/{}", write.flow, write.key);
+            match write.value {
+                Some(value) => {
+                    writes.insert(slot, value);
+                }
+                None => {
+                    self.state.remove(&slot);
+                    deletes.insert(slot);
+                }
+            }
+        }
         assert_eq!(writes, turn.writes, "{at}: writes");
+        assert_eq!(deletes, turn.deletes, "{at}: deletes");
         self.state.extend(writes);
         let waits = wait
             .as_ref()
@@ -247,7 +320,7 @@ impl World<'_> {
         &self,
         run: Run,
         payload: Value,
-        asks: &mut Vec<String>,
+        heard: &mut Heard,
     ) -> Result<(Option<Wait>, Effects), FlowError> {
         let now = datetime!(2026-09-09 12:53:04.25 +2);
         let cx = Context {
@@ -261,13 +334,81 @@ impl World<'_> {
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
-                    let slot = format!("{flow}/{key}");
-                    event = Event::State(self.state.get(&slot).cloned());
-                    asks.push(slot);
+                    event = Event::State(self.read(&flow, &key, heard));
+                    run = asking;
+                }
+                Step::Ask(mut asking, Ask::Component(invocation)) => {
+                    event = self.call(&invocation, &mut asking, heard);
                     run = asking;
                 }
             }
         }
+    }
+
+    fn read(&self, flow: &FlowId, key: &str, heard: &mut Heard) -> Option<Value> {
+        let slot = format!("{flow}/{key}");
+        let stored = self.state.get(&slot).cloned();
+        heard.asks.push(slot);
+        stored
+    }
+
+    /// Plays a component's call as the case says.
+    fn call(&self, invocation: &Invocation, run: &mut Run, heard: &mut Heard) -> Event {
+        let Invocation {
+            flow,
+            node,
+            component,
+            operation,
+            payload,
+            form,
+            ordinal,
+        } = invocation;
+        let at = format!("{}, call {}", heard.at, heard.called + 1);
+        let call = format!("{flow}/{node} {component} {operation}");
+        let expected = heard.calls.pop_front();
+        let expected = expected.unwrap_or_else(|| panic!("{at}: not expected: {call} {payload}"));
+        assert_eq!(call, expected.call, "{at}");
+        assert_eq!(*payload, expected.payload, "{at}: payload");
+        let form = match form {
+            InvocationForm::Node => None,
+            InvocationForm::Card => Some("card"),
+            InvocationForm::Provider => Some("provider"),
+        };
+        assert_eq!(form, expected.form.as_deref(), "{at}: form");
+        assert_eq!(*ordinal, heard.called, "{at}: ordinal");
+        heard.called += 1;
+        for (key, value) in expected.reads {
+            if run.recall(&key).is_none() {
+                let stored = self.read(flow, &key, heard);
+                run.learn(&key, stored);
+            }
+            assert_eq!(run.recall(&key), Some(&value), "{at}: read of {key}");
+        }
+        let written = expected
+            .writes
+            .into_iter()
+            .map(|(key, value)| (key, Some(value)));
+        let deleted = expected.deletes.into_iter().map(|key| (key, None));
+        Event::Component {
+            output: expected.answer,
+            state: written.chain(deleted).collect(),
+        }
+    }
+}
+
+/// What the machine asked in a turn, and the calls that it has still to make.
+struct Heard {
+    at: String,
+    asks: Vec<String>,
+    calls: VecDeque<Call>,
+    called: u32,
+}
+
+fn provider((provider_type, component): (String, String)) -> Provider {
+    Provider {
+        id: None,
+        provider_type,
+        component,
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greentic_worker::adapters::bus::{Bus, Published};
-use greentic_worker::adapters::memory::MemoryStore;
+use greentic_worker::adapters::memory::{MemoryStore, PlayedComponents};
 use greentic_worker::adapters::system::{RandomIds, SystemClock};
 use greentic_worker::app;
 use greentic_worker::model::{EnvId, Headers, InboundMessage, TenantId, header};
@@ -47,6 +47,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
         store: Arc::new(MemoryStore::new(SystemClock, Duration::from_secs(60))),
         publisher: Arc::new(publisher),
         registry: Arc::new(registry),
+        components: Arc::new(PlayedComponents::none()),
         clock: Arc::new(clock),
         ids: Arc::new(RandomIds),
         outage: outage.clone(),

@@ -24,7 +24,7 @@ impl Program {
         limits: Limits,
     ) -> Result<(Self, Problems), Problems> {
         let mut problems = Problems::default();
-        let names = names(flows, &mut problems);
+        let names = names(flows, &inventory, &mut problems);
         let mut uses = Vec::with_capacity(flows.len());
         let mut compiled = Vec::with_capacity(flows.len());
         for flow in 0..flows.len() {
@@ -44,7 +44,7 @@ impl Program {
             flows: compiled,
             by_id: names.by_id.clone(),
             limits,
-            inventory,
+            inventory: inventory.clone(),
         };
         program.warn_of_unreached(&names, &mut problems);
         program.look_ahead(&uses);
@@ -58,7 +58,9 @@ impl Program {
         for (flow, node) in reach::unreached(self, &others) {
             let place = self.place(flow, node).to_string();
             let warning = Problem::warning("no route leads to this node").at(place);
-            problems.push(warning.remedy("lead a route to it, or take it out"));
+            problems.push(warning.remedy(
+                "lead a route to it, or take it out; a button that names it still starts there",
+            ));
         }
     }
 
@@ -66,6 +68,7 @@ impl Program {
     fn look_ahead(&mut self, uses: &[Vec<NodeUses>]) {
         for flow in 0..self.flows.len() {
             self.flows[flow].state_keys = reach::state_keys(self, flow);
+            self.flows[flow].components = reach::components(self, flow);
             for node in 0..self.flows[flow].nodes.len() {
                 self.flows[flow].nodes[node].needs = reach::needs(self, uses, (flow, node));
             }
@@ -73,7 +76,11 @@ impl Program {
     }
 }
 
-fn names<'p>(entries: &'p [PackFlowEntry], problems: &mut Problems) -> Names<'p> {
+fn names<'p>(
+    entries: &'p [PackFlowEntry],
+    inventory: &'p Inventory,
+    problems: &mut Problems,
+) -> Names<'p> {
     let mut by_id = HashMap::new();
     for (ix, entry) in entries.iter().enumerate() {
         let place = format!("flow {}", entry.id);
@@ -86,7 +93,11 @@ fn names<'p>(entries: &'p [PackFlowEntry], problems: &mut Problems) -> Names<'p>
             problems.push(problem.remedy("give it a node, or take it out"));
         }
     }
-    Names { entries, by_id }
+    Names {
+        entries,
+        by_id,
+        inventory,
+    }
 }
 
 /// The nodes that a flow's entry points name besides its start.
@@ -284,6 +295,8 @@ fn check_end(kind: &Kind, routing: &Routing, draft: &mut Draft<'_>) {
         | Kind::Goto(_)
         | Kind::StateGet(_)
         | Kind::StateSet(_)
-        | Kind::VarSet(_) => {}
+        | Kind::VarSet(_)
+        | Kind::Component(_)
+        | Kind::Provider(_) => {}
     }
 }

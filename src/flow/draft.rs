@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::findings::Findings;
 use super::graph::{FlowIx, NodeIx};
+use super::inventory::Inventory;
 use super::template::{Mapping, Pointers};
 use crate::model::{FlowId, NodeId};
 
@@ -16,6 +17,8 @@ pub(super) struct Names<'p> {
     pub(super) entries: &'p [PackFlowEntry],
     /// Their positions.
     pub(super) by_id: HashMap<FlowId, FlowIx>,
+    /// What the pack holds besides them.
+    pub(super) inventory: &'p Inventory,
 }
 
 impl Names<'_> {
@@ -53,6 +56,17 @@ impl<'p> Draft<'p> {
     /// Compiles the value of a variable, in which JSON pointers are followed.
     pub(super) fn binding(&mut self, source: &Value) -> Mapping {
         Mapping::compile(source, Pointers::Followed, &mut self.findings)
+    }
+
+    /// Compiles what is made of a value that is given: it has the roots `input` and `result`, and JSON pointers are
+    /// followed.
+    pub(super) fn given_binding(&mut self, source: &Value) -> Mapping {
+        Mapping::compile(source, Pointers::FollowedIntoGiven, &mut self.findings)
+    }
+
+    /// What the pack holds besides its flows.
+    pub(super) fn inventory(&self) -> &'p Inventory {
+        self.names.inventory
     }
 
     /// The flow with this name.

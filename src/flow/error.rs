@@ -19,6 +19,31 @@ impl fmt::Display for Place {
     }
 }
 
+/// What a component says that did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The component.
+    pub component: String,
+    /// Its own code.
+    pub code: String,
+    /// Its own words.
+    pub message: String,
+    /// It says that another attempt may end otherwise.
+    pub retryable: bool,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            component,
+            code,
+            message,
+            ..
+        } = self;
+        write!(f, "component `{component}` failed: {code}: {message}")
+    }
+}
+
 /// Why a run failed. Nothing that it did is carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FlowError {
@@ -59,6 +84,22 @@ pub enum FlowError {
         /// The node.
         place: Place,
         /// What it needs.
+        reason: String,
+    },
+    /// A component did not do what it was asked, and said so.
+    #[error("{place}: {refusal}")]
+    Refused {
+        /// The node that called it.
+        place: Place,
+        /// What it said.
+        refusal: Box<Refusal>,
+    },
+    /// A component's answer cannot be worked with.
+    #[error("{place}: the component's answer cannot be taken: {reason}")]
+    Answer {
+        /// The node that called it.
+        place: Place,
+        /// Why not.
         reason: String,
     },
     /// A wait has nowhere to go on.
@@ -132,6 +173,8 @@ impl FlowError {
             Self::NoSuchNode { .. } => "no_such_node",
             Self::Template { .. } => "template_failed",
             Self::Input { .. } => "node_input_invalid",
+            Self::Refused { .. } => "component_failed",
+            Self::Answer { .. } => "component_answer_invalid",
             Self::RouteMissing { .. } => "route_missing",
             Self::CallCannotWait { .. } => "call_cannot_wait",
             Self::NodeLimit { .. } => "node_limit",
@@ -151,6 +194,7 @@ impl FlowError {
             | Self::NoSuchNode { .. }
             | Self::Template { .. }
             | Self::Input { .. }
+            | Self::Answer { .. }
             | Self::RouteMissing { .. }
             | Self::CallCannotWait { .. }
             | Self::SnapshotUnreadable { .. }
@@ -159,6 +203,7 @@ impl FlowError {
             | Self::RedirectLimit { .. }
             | Self::CallDepth { .. }
             | Self::RenderedLimit { .. } => false,
+            Self::Refused { refusal, .. } => !refusal.retryable,
         }
     }
 }

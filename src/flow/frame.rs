@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::graph::{FlowIx, Node, NodeIx, Program};
+use super::output::Output;
 use super::payload;
 use super::scope::{Outputs, Scope};
 use super::{Context, Reply};
@@ -64,12 +65,13 @@ impl Frame {
             jumps: self.jumps,
             env: cx.env,
             now: cx.now,
+            given: None,
         }
     }
 
     /// Puts what was submitted into the output of the node that waited for it.
-    pub(super) fn attach_answers(&self, node: &Node, output: &mut Value) {
-        let Value::Object(fields) = output else {
+    pub(super) fn attach_answers(&self, node: &Node, output: &mut Output) {
+        let Value::Object(fields) = Arc::make_mut(&mut output.payload) else {
             return;
         };
         let mut answers = payload::submitted_fields(&self.entry);

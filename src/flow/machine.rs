@@ -7,24 +7,40 @@ use serde_json::Value;
 use super::error::{FlowError, Place};
 use super::frame::{Frame, closing};
 use super::graph::{FlowIx, Node, NodeIx, Program};
-use super::nodes::{Jump, Outcome, Pending, Then};
+use super::nodes::{Call, Jump, Outcome, Then};
 use super::nodes_run::NodesRun;
+use super::output::Output;
 use super::payload;
 use super::room::Room;
 use super::routing::Next;
 use super::visit::{Memory, Visit};
-use super::{Context, Reply};
+use super::{Ask, Context, Reply};
+use crate::model::{Invocation, MAX_DEPTH, is_too_deep};
 
 /// What comes after a node.
 pub(super) enum Progress {
     /// The next node.
     On,
     /// An answer, which the node needs to be done.
-    Asks(Pending),
+    Asks(Ask, Pending),
     /// The next message.
     Waits(Parking),
     /// Nothing.
     Over,
+}
+
+/// What a node waits to be told.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// The state under this key of this flow.
+    State {
+        /// The flow that owns it.
+        flow: FlowIx,
+        /// The key.
+        key: String,
+    },
+    /// What the component that it called came to.
+    Component,
 }
 
 /// How a run waits.
@@ -54,6 +70,8 @@ pub(super) struct Machine {
     pub(super) logs: Vec<Value>,
     nodes_run: NodesRun,
     room: Room,
+    /// How many components the turn has called.
+    called: u32,
 }
 
 impl Machine {
@@ -66,6 +84,7 @@ impl Machine {
             logs: Vec::new(),
             nodes_run: NodesRun::default(),
             room: Room::new(program.limits.rendered_bytes),
+            called: 0,
         })
     }
 
@@ -74,15 +93,40 @@ impl Machine {
         self.nodes_run
             .count(cx.program, (self.frame.flow, self.frame.node))?;
         let node = self.node(cx.program);
-        let mut visit = Visit {
+        let outcome = node.kind.run(&mut self.visit(cx))?;
+        self.settle(cx, outcome)
+    }
+
+    /// Goes on with what the component that the node called came to.
+    pub(super) fn answer(
+        &mut self,
+        cx: &Context<'_>,
+        output: Value,
+        state: Vec<(String, Option<Value>)>,
+    ) -> Result<Progress, FlowError> {
+        let node = self.node(cx.program);
+        let mut visit = self.visit(cx);
+        let values = state.iter().filter_map(|(_, value)| value.as_ref());
+        if values.chain([&output]).any(is_too_deep) {
+            let reason = format!("it nests deeper than {MAX_DEPTH} levels");
+            return Err(visit.misanswered(reason));
+        }
+        for (key, value) in state {
+            visit.remember(&key, value);
+        }
+        let outcome = node.kind.answered(&mut visit, output)?;
+        self.settle(cx, outcome)
+    }
+
+    /// What the node that runs sees, and what it may change.
+    fn visit<'a>(&'a mut self, cx: &Context<'a>) -> Visit<'a> {
+        Visit {
             program: cx.program,
             at: (self.frame.flow, self.frame.node),
             scope: self.frame.scope(cx, &self.frame.prev),
             room: &mut self.room,
             memory: &mut self.memory,
-        };
-        let outcome = node.kind.run(&mut visit)?;
-        self.settle(cx, outcome)
+        }
     }
 
     /// Carries out what a node came to.
@@ -92,7 +136,21 @@ impl Machine {
         outcome: Outcome,
     ) -> Result<Progress, FlowError> {
         let mut settled = match outcome {
-            Outcome::Ask(pending) => return Ok(Progress::Asks(pending)),
+            Outcome::Read { flow, key } => {
+                let owner = cx.program.flows[flow].id.clone();
+                let ask = Ask::State {
+                    flow: owner,
+                    key: key.clone(),
+                };
+                return Ok(Progress::Asks(ask, Pending::State { flow, key }));
+            }
+            Outcome::Invoke(call) => {
+                let invocation = self.invocation(cx.program, call);
+                return Ok(Progress::Asks(
+                    Ask::Component(invocation),
+                    Pending::Component,
+                ));
+            }
             Outcome::Call { flow, input } => return self.call(cx.program, flow, input),
             Outcome::Done { output, then } => self.finish_node(cx, output, then)?,
         };
@@ -106,14 +164,18 @@ impl Machine {
                 return Ok(Progress::Over);
             };
             let called = std::mem::replace(&mut self.frame, caller);
-            settled = self.finish_node(cx, called.into_value(last.as_deref()), Then::Continue)?;
+            settled = self.finish_node(
+                cx,
+                called.into_value(last.as_deref()).into(),
+                Then::Continue,
+            )?;
         }
     }
 
     fn finish_node(
         &mut self,
         cx: &Context<'_>,
-        mut output: Value,
+        mut output: Output,
         then: Then,
     ) -> Result<Settled, FlowError> {
         let node = self.node(cx.program);
@@ -121,9 +183,9 @@ impl Machine {
         if resumed {
             self.frame.attach_answers(node, &mut output);
         }
-        let output = Arc::new(output);
-        let before = std::mem::replace(&mut self.frame.prev, output.clone());
-        self.frame.outputs.insert(node.name.clone(), output);
+        let payload = output.payload.clone();
+        let before = std::mem::replace(&mut self.frame.prev, payload);
+        self.frame.outputs.insert(node.name.clone(), output.clone());
         let then = match then {
             Then::Assign(name, value) => {
                 self.frame.vars.insert(name, value);
@@ -133,15 +195,23 @@ impl Machine {
                 self.logs.push(line);
                 Then::Continue
             }
-            then @ (Then::Continue | Then::Say(_) | Then::Wait { .. } | Then::Jump(_)) => then,
+            then @ (Then::Continue
+            | Then::Say(_)
+            | Then::Wait { .. }
+            | Then::Jump(_)
+            | Then::Respond(_)) => then,
         };
         self.bind(cx, node)?;
         match then {
-            Then::Wait { reason } => self.wait(cx, node, before, reason),
+            Then::Wait { reason } => self.wait(cx, &output, before, reason),
             Then::Jump(jump) => self.jump(cx.program, &jump),
-            Then::Say(said) => self.go_on(cx, Resumed { resumed, before }, Some(said)),
+            Then::Respond(said) => {
+                self.say(cx.program, said);
+                Ok(Settled::Ended(None))
+            }
+            Then::Say(said) => self.go_on(cx, &output, Resumed { resumed, before }, Some(said)),
             Then::Continue | Then::Log(_) | Then::Assign(..) => {
-                self.go_on(cx, Resumed { resumed, before }, None)
+                self.go_on(cx, &output, Resumed { resumed, before }, None)
             }
         }
     }
@@ -157,14 +227,7 @@ impl Machine {
     /// Sets the variables that the node takes from its output.
     fn bind(&mut self, cx: &Context<'_>, node: &Node) -> Result<(), FlowError> {
         for (name, binding) in &node.vars_out {
-            let mut visit = Visit {
-                program: cx.program,
-                at: (self.frame.flow, self.frame.node),
-                scope: self.frame.scope(cx, &self.frame.prev),
-                room: &mut self.room,
-                memory: &mut self.memory,
-            };
-            let value = visit.render(binding)?;
+            let value = self.visit(cx).render(binding)?;
             self.frame.vars.insert(name.clone(), value);
         }
         Ok(())
@@ -175,13 +238,14 @@ impl Machine {
     fn go_on(
         &mut self,
         cx: &Context<'_>,
+        output: &Output,
         Resumed { resumed, before }: Resumed,
         said: Option<Value>,
     ) -> Result<Settled, FlowError> {
         let node = self.node(cx.program);
-        let output = self.frame.prev.clone();
-        let scope = self.frame.scope(cx, &output);
-        let next = node.routing.next(&scope, &output, resumed);
+        let payload = &output.payload;
+        let scope = self.frame.scope(cx, payload);
+        let next = node.routing.next(&scope, output, resumed);
         if let Some(said) = said
             && (!resumed || next == Next::Stay)
         {
@@ -196,12 +260,12 @@ impl Machine {
                 Ok(Settled::Step(Progress::On))
             }
             Next::End => Ok(Settled::Ended(
-                node.kind.ends_with_reply().then_some(output),
+                node.kind.ends_with_reply().then(|| payload.clone()),
             )),
             Next::Stay => {
                 self.forbid_in_call(cx.program)?;
                 if node.kind.prompts() {
-                    self.say_last(cx.program, Some(&output));
+                    self.say_last(cx.program, Some(payload));
                 }
                 let reason = Some(format!("awaiting user submit at node `{}`", node.id));
                 let next = self.frame.node;
@@ -217,13 +281,13 @@ impl Machine {
     fn wait(
         &mut self,
         cx: &Context<'_>,
-        node: &Node,
+        output: &Output,
         before: Arc<Value>,
         reason: Option<String>,
     ) -> Result<Settled, FlowError> {
         self.forbid_in_call(cx.program)?;
-        let scope = self.frame.scope(cx, &self.frame.prev);
-        match node.routing.next(&scope, &self.frame.prev, false) {
+        let scope = self.frame.scope(cx, &output.payload);
+        match self.node(cx.program).routing.next(&scope, output, false) {
             Next::To(next) => Ok(Settled::Step(Progress::Waits(Parking {
                 next,
                 before,
@@ -276,6 +340,21 @@ impl Machine {
         self.callers
             .push(std::mem::replace(&mut self.frame, called));
         Ok(Progress::On)
+    }
+
+    fn invocation(&mut self, program: &Program, call: Call) -> Invocation {
+        let Place { flow, node } = self.place(program);
+        let ordinal = self.called;
+        self.called += 1;
+        Invocation {
+            component: call.component,
+            operation: call.operation,
+            flow,
+            node: node.to_string(),
+            payload: call.payload,
+            form: call.form,
+            ordinal,
+        }
     }
 
     fn say(&mut self, program: &Program, payload: Value) {

@@ -5,8 +5,10 @@
 //! machine may [`Step::Ask`] for what it cannot know.
 
 mod assets;
+mod card;
 mod compile;
 mod condition;
+mod control;
 mod draft;
 mod ending;
 mod error;
@@ -14,11 +16,13 @@ mod findings;
 mod frame;
 mod graph;
 mod inventory;
+mod invocation;
 mod limits;
 mod machine;
 mod mustache;
 mod nodes;
 mod nodes_run;
+mod output;
 mod path;
 mod payload;
 mod reach;
@@ -35,10 +39,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::model::{FlowId, NodeId};
+use crate::model::{FlowId, Invocation, NodeId};
 
 pub use assets::Assets;
-pub use error::{FlowError, Place};
+pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};
 pub use inventory::{Inventory, Provider};
 pub use limits::Limits;
@@ -63,14 +67,17 @@ pub enum Event {
     Activity(Value),
     /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
     State(Option<Value>),
+    /// The answer to [`Ask::Component`].
+    Component {
+        /// Its output.
+        output: Value,
+        /// The state that it wrote, the last value of each key; `None` deletes.
+        state: Vec<(String, Option<Value>)>,
+    },
 }
 
 /// How far a run came.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and it is taken apart at once"
-)]
 pub enum Step {
     /// It needs an answer; give it to [`advance`] as an event, with the run.
     Ask(Box<Run>, Ask),
@@ -81,7 +88,7 @@ pub enum Step {
 }
 
 /// What a run asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     /// The user's state under this key of this flow; asked at most once a turn for each.
     State {
@@ -90,6 +97,9 @@ pub enum Ask {
         /// The key, any text.
         key: String,
     },
+    /// A component's output. What the component reads of the state while it runs is between it and
+    /// [`Run::recall`] and [`Run::learn`].
+    Component(Invocation),
 }
 
 /// A run that waits.
@@ -132,6 +142,6 @@ pub struct StateWrite {
     pub flow: FlowId,
     /// The key, any text.
     pub key: String,
-    /// The new value.
-    pub value: Value,
+    /// The new value; `None` deletes the old one.
+    pub value: Option<Value>,
 }

@@ -21,10 +21,14 @@ pub(super) enum Root {
     Now,
     /// The variables granted to the pack.
     Env,
+    /// The value that is given to a map, which is there only while the map is made.
+    Input,
+    /// The same, by its other name.
+    Result,
 }
 
 impl Root {
-    /// All roots.
+    /// All roots that are always there.
     pub(super) const ALL: [Self; 8] = [
         Self::Entry,
         Self::In,
@@ -47,6 +51,8 @@ impl Root {
             Self::Vars => "vars",
             Self::Now => "now",
             Self::Env => "env",
+            Self::Input => "input",
+            Self::Result => "result",
         }
     }
 
@@ -57,7 +63,13 @@ impl Root {
 
     /// The root with this name.
     pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|root| root.name() == name)
+        let all = Self::ALL.into_iter().chain([Self::Input, Self::Result]);
+        all.into_iter().find(|root| root.name() == name)
+    }
+
+    /// Whether it is one of what is given to a map.
+    pub(super) fn is_given(self) -> bool {
+        matches!(self, Self::Input | Self::Result)
     }
 }
 

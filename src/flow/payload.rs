@@ -133,6 +133,47 @@ pub(super) fn consume_action(entry: &mut Value) {
     }
 }
 
+/// The names under which a button says where it leads: to another card, or to a node of the flow.
+const ROUTES: [&str; 3] = ["routeToCardId", "toCardId", "nextCardId"];
+
+/// The card that the pressed button leads to.
+pub(super) fn routed_card(entry: &Value) -> Option<&str> {
+    let places = ROUTES.into_iter().flat_map(|name| {
+        let wrapped = entry.pointer("/input/metadata").and_then(|m| m.get(name));
+        [wrapped, entry.get("metadata").and_then(|m| m.get(name))]
+    });
+    let first = places.flatten().next()?;
+    first
+        .as_str()
+        .map(str::trim)
+        .filter(|card| !card.is_empty())
+}
+
+/// The node that the pressed button leads to, if its target is one. The target is then taken out of the payload, since
+/// no card goes by that name.
+pub(super) fn take_routed_node<T>(
+    entry: &mut Value,
+    node: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let metadata = entry.get_mut("metadata")?.as_object_mut()?;
+    let targets = ROUTES
+        .into_iter()
+        .filter_map(|name| metadata.get(name)?.as_str());
+    let target = targets.map(str::trim).find(|target| !target.is_empty())?;
+    let found = node(target)?;
+    for name in ROUTES {
+        metadata.remove(name);
+    }
+    Some(found)
+}
+
+/// The language of the conversation.
+pub(super) fn locale(entry: &Value) -> Option<&str> {
+    let wrapped = entry.pointer("/input/metadata/locale");
+    let locale = wrapped.or_else(|| entry.pointer("/metadata/locale"))?;
+    locale.as_str().filter(|locale| !locale.trim().is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -190,5 +231,23 @@ mod tests {
         );
         assert!(!has_action(&entry));
         assert!(!has_action(&json!({"metadata": {"action": " "}})));
+    }
+
+    #[test]
+    fn a_button_leads_to_a_card_or_to_a_node() {
+        let routed = |entry: Value| routed_card(&entry).map(str::to_owned);
+        let metadata = json!({"nextCardId": "n", "toCardId": " t "});
+        assert_eq!(routed(json!({"metadata": metadata})), Some("t".to_owned()));
+        let both = json!({"input": {"metadata": {"toCardId": "w"}}, "metadata": {"toCardId": "t"}});
+        assert_eq!(routed(both), Some("w".to_owned()));
+        let hidden = json!({"metadata": {"routeToCardId": "", "nextCardId": "n"}});
+        assert_eq!(routed(hidden), None);
+        let node = |target: &str| (target == "n").then_some(5);
+        let mut entry = json!({"metadata": {"routeToCardId": " ", "nextCardId": " n ", "a": 1}});
+        assert_eq!(take_routed_node(&mut entry, node), Some(5));
+        assert_eq!(entry, json!({"metadata": {"a": 1}}));
+        let mut entry = json!({"metadata": {"toCardId": "x", "nextCardId": "n"}});
+        assert_eq!(take_routed_node(&mut entry, node), None);
+        assert_eq!(routed_card(&entry), Some("x"));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::graph::{Flow, FlowIx, NodeIx, Program};
+use super::graph::{FlowIx, NodeIx, Program};
 use super::nodes::{Kind, Onward};
 use super::path::{Root, Uses};
 use crate::model::FlowId;
@@ -70,7 +70,14 @@ impl Needs {
                 Root::Node => self.outputs.add(key(0)),
                 Root::Vars => self.vars.add(key(0)),
                 Root::State if key(0).is_none_or(|key| key == "nodes") => self.outputs.add(key(1)),
-                Root::State | Root::Entry | Root::In | Root::Prev | Root::Now | Root::Env => {}
+                Root::State
+                | Root::Entry
+                | Root::In
+                | Root::Prev
+                | Root::Now
+                | Root::Env
+                | Root::Input
+                | Root::Result => {}
             }
         }
     }
@@ -108,16 +115,22 @@ fn onward(program: &Program, at: At) -> Vec<At> {
                 return vec![(flow, node.unwrap_or(program.flows[flow].entry))];
             }
             Onward::WithinFlow(flow) => return all_of(program, flow).collect(),
-            Onward::Anywhere => {
-                return (0..program.flows.len())
-                    .flat_map(|flow| all_of(program, flow))
-                    .collect();
-            }
+            Onward::Anywhere => return anywhere(program).collect(),
         },
-        Kind::Emit(_) | Kind::Call(_) | Kind::StateGet(_) | Kind::StateSet(_) | Kind::VarSet(_) => {
-        }
+        // Its answer may ask for a jump.
+        Kind::Component(_) => return anywhere(program).collect(),
+        Kind::Emit(_)
+        | Kind::Call(_)
+        | Kind::StateGet(_)
+        | Kind::StateSet(_)
+        | Kind::VarSet(_)
+        | Kind::Provider(_) => {}
     }
     onward
+}
+
+fn anywhere(program: &Program) -> impl Iterator<Item = At> {
+    (0..program.flows.len()).flat_map(|flow| all_of(program, flow))
 }
 
 fn jump(program: &Program, goto: &super::nodes::FlowGoto) -> Onward {
@@ -195,10 +208,12 @@ impl Needs {
 
 /// The literal state keys that a run of this flow may read.
 pub(super) fn state_keys(program: &Program, start: FlowIx) -> Vec<(FlowId, String)> {
-    let mut pending = vec![start];
-    let mut seen = HashSet::from([start]);
     let mut keys = Vec::new();
-    while let Some(flow) = pending.pop() {
+    for flow in flows_from(program, start, |onward| match onward {
+        // What may be anywhere is read when it is known.
+        Onward::Anywhere => None,
+        Onward::Node(flow, _) | Onward::WithinFlow(flow) => Some(flow..flow + 1),
+    }) {
         let flow = &program.flows[flow];
         for node in &flow.nodes {
             if let Kind::StateGet(get) = &node.kind
@@ -207,27 +222,78 @@ pub(super) fn state_keys(program: &Program, start: FlowIx) -> Vec<(FlowId, Strin
                 keys.push((flow.id.clone(), key.to_owned()));
             }
         }
-        pending.extend(
-            flows_after(program, flow)
-                .into_iter()
-                .filter(|next| seen.insert(*next)),
-        );
     }
     keys.sort();
     keys.dedup();
     keys
 }
 
-fn flows_after(program: &Program, flow: &Flow) -> Vec<FlowIx> {
-    let next = flow.nodes.iter().filter_map(|node| match &node.kind {
-        Kind::Call(call) => call.calls(),
-        Kind::Goto(goto) => match jump(program, goto) {
-            Onward::Node(flow, _) | Onward::WithinFlow(flow) => Some(flow),
-            Onward::Anywhere => None,
-        },
-        Kind::Emit(_) | Kind::Wait(_) | Kind::StateGet(_) | Kind::StateSet(_) | Kind::VarSet(_) => {
-            None
-        }
+/// The components that a run of this flow may call.
+pub(super) fn components(program: &Program, start: FlowIx) -> Vec<String> {
+    let all = || 0..program.flows.len();
+    let flows = flows_from(program, start, |onward| match onward {
+        Onward::Anywhere => Some(all()),
+        Onward::Node(flow, _) | Onward::WithinFlow(flow) => Some(flow..flow + 1),
     });
-    next.collect()
+    let nodes = flows
+        .into_iter()
+        .flat_map(|flow| &program.flows[flow].nodes);
+    let mut called: Vec<String> = nodes.flat_map(|node| called(program, &node.kind)).collect();
+    called.sort();
+    called.dedup();
+    called
+}
+
+fn called(program: &Program, kind: &Kind) -> Vec<String> {
+    match kind {
+        Kind::Component(node) => vec![node.name().to_owned()],
+        Kind::Provider(node) => match node.component() {
+            Some(component) => vec![component.to_owned()],
+            None => {
+                let all = program.inventory.providers.iter();
+                all.map(|provider| provider.component.clone()).collect()
+            }
+        },
+        Kind::Emit(_)
+        | Kind::Wait(_)
+        | Kind::Call(_)
+        | Kind::Goto(_)
+        | Kind::StateGet(_)
+        | Kind::StateSet(_)
+        | Kind::VarSet(_) => Vec::new(),
+    }
+}
+
+/// The flows that a run of this flow may come to, itself included. `leads` tells what a jump or an answer leads to.
+fn flows_from(
+    program: &Program,
+    start: FlowIx,
+    leads: impl Fn(Onward) -> Option<std::ops::Range<FlowIx>>,
+) -> HashSet<FlowIx> {
+    let mut pending = vec![start];
+    let mut seen = HashSet::from([start]);
+    while let Some(flow) = pending.pop() {
+        let nodes = program.flows[flow].nodes.iter();
+        let onward = nodes.filter_map(|node| flow_after(program, &node.kind));
+        for next in onward.filter_map(&leads).flatten() {
+            if seen.insert(next) {
+                pending.push(next);
+            }
+        }
+    }
+    seen
+}
+
+fn flow_after(program: &Program, kind: &Kind) -> Option<Onward> {
+    match kind {
+        Kind::Call(call) => Some(call.calls().map_or(Onward::Anywhere, Onward::WithinFlow)),
+        Kind::Goto(goto) => Some(jump(program, goto)),
+        Kind::Component(_) => Some(Onward::Anywhere),
+        Kind::Emit(_)
+        | Kind::Wait(_)
+        | Kind::StateGet(_)
+        | Kind::StateSet(_)
+        | Kind::VarSet(_)
+        | Kind::Provider(_) => None,
+    }
 }

@@ -8,11 +8,14 @@ use serde_json::Value;
 use super::condition::{Condition, Sight};
 use super::findings::Findings;
 use super::graph::NodeIx;
+use super::output::Output;
 use super::payload;
 use super::scope::Scope;
 
 /// Ways in which a node that went well may have ended, most usual first.
 const GOOD_EVENTS: [&str; 3] = ["on_success", "on_complete", "on_submit"];
+/// Ways in which a node that failed may have ended, most usual first.
+const BAD_EVENTS: [&str; 3] = ["on_error", "on_cancel", "on_timeout"];
 
 /// The compiled routing of a node.
 #[derive(Debug)]
@@ -35,7 +38,11 @@ pub(super) enum Routing {
         /// Whether the node waits for another message when none is open.
         waits: bool,
         /// How the node ends when it goes well.
-        event: &'static str,
+        good: &'static str,
+        /// How it ends when it fails.
+        bad: &'static str,
+        /// Whether a route asks for a failure, and so takes care of it.
+        catches_errors: bool,
     },
 }
 
@@ -136,12 +143,17 @@ impl Routing {
             routes.push(route);
         }
         let asked: Vec<_> = routes.iter().flat_map(Route::events).collect();
-        let event = GOOD_EVENTS.into_iter().find(|event| asked.contains(event));
+        let first_asked = |events: [&'static str; 3]| {
+            let first = events.into_iter().find(|event| asked.contains(event));
+            first.unwrap_or(events[0])
+        };
         Self::Routes {
             waits: routes
                 .iter()
                 .any(|route| !matches!(route.when, When::Always)),
-            event: event.unwrap_or(GOOD_EVENTS[0]),
+            good: first_asked(GOOD_EVENTS),
+            bad: first_asked(BAD_EVENTS),
+            catches_errors: entries.iter().any(asks_for_failure),
             routes,
         }
     }
@@ -187,13 +199,18 @@ impl Routing {
         }
     }
 
+    /// Whether a route takes care of the node's failure.
+    pub(super) fn catches_errors(&self) -> bool {
+        matches!(self, Self::Routes { catches_errors, .. } if *catches_errors)
+    }
+
     /// Where to go now. `scope` has the node's own output as `prev`; `resumed` tells that the message came to this node.
-    pub(super) fn next(&self, scope: &Scope<'_>, output: &Value, resumed: bool) -> Next {
+    pub(super) fn next(&self, scope: &Scope<'_>, output: &Output, resumed: bool) -> Next {
         match self {
             Self::To(node) => Next::To(*node),
             Self::End => Next::End,
             Self::Branch { on_status, default } => {
-                let of_status = status(output).and_then(|status| on_status.get(&status));
+                let of_status = status(&output.payload).and_then(|status| on_status.get(&status));
                 of_status
                     .or(default.as_ref())
                     .map_or(Next::End, |node| Next::To(*node))
@@ -201,12 +218,15 @@ impl Routing {
             Self::Routes {
                 routes,
                 waits,
-                event,
+                good,
+                bad,
+                ..
             } => {
+                let usual = if output.is_failed() { bad } else { good };
                 let sight = Sight {
                     scope,
-                    output,
-                    event,
+                    output: &output.payload,
+                    event: output.outcome().unwrap_or(usual),
                 };
                 let open = routes.iter().filter(|route| route.is_open(&sight, resumed));
                 match open.filter_map(|route| route.to).next() {
@@ -268,6 +288,13 @@ impl Route {
             When::Always | When::Message => Vec::new(),
         }
     }
+}
+
+/// Whether a route is for a node that failed, as its `event` or its condition says.
+fn asks_for_failure(entry: &Value) -> bool {
+    let text = |name: &str| entry.get(name).and_then(Value::as_str);
+    text("event").is_some_and(|event| BAD_EVENTS.contains(&event))
+        || text("condition").is_some_and(|source| BAD_EVENTS.iter().any(|e| source.contains(e)))
 }
 
 fn compile_condition(source: &str, findings: &mut Findings) -> Condition {

@@ -1,12 +1,14 @@
 //! A run: takes what happens to it as events, and comes as far as it can with each.
 
+use serde_json::Value;
+
 use super::error::FlowError;
 use super::frame::Frame;
-use super::graph::Program;
-use super::machine::{Machine, Progress};
-use super::nodes::{Pending, state_answer};
+use super::machine::{Machine, Pending, Progress};
+use super::nodes::state_answer;
+use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
-use super::{Ask, Context, Event, Step};
+use super::{Context, Event, Step};
 use crate::model::FlowId;
 
 /// A run of a flow, between two steps.
@@ -34,6 +36,23 @@ impl Run {
     pub fn parked(snapshot: Snapshot) -> Self {
         Self(Stage::Parked(snapshot))
     }
+
+    /// What the turn knows of the state that the component which the run has called asks for: `None` if nothing. The
+    /// state is that of the flow that called it.
+    pub fn recall(&self, key: &str) -> Option<&Option<Value>> {
+        match &self.0 {
+            Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
+            Stage::Fresh(_) | Stage::Parked(_) => None,
+        }
+    }
+
+    /// Takes note of what is stored of that state.
+    pub fn learn(&mut self, key: &str, stored: Option<Value>) {
+        match &mut self.0 {
+            Stage::Asked(machine, _) => machine.memory.learn(machine.frame.flow, key, stored),
+            Stage::Fresh(_) | Stage::Parked(_) => {}
+        }
+    }
 }
 
 /// Takes a run as far as it comes with this event.
@@ -46,8 +65,7 @@ pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, Fl
     loop {
         progress = match progress {
             Progress::On => machine.run_node(cx)?,
-            Progress::Asks(pending) => {
-                let ask = ask(cx.program, &pending);
+            Progress::Asks(ask, pending) => {
                 return Ok(Step::Ask(
                     Box::new(Run(Stage::Asked(machine, pending))),
                     ask,
@@ -65,10 +83,13 @@ fn open(
     event: Event,
 ) -> Result<(Box<Machine>, Progress), FlowError> {
     match (stage, event) {
-        (Stage::Fresh(flow), Event::Activity(payload)) => {
+        (Stage::Fresh(flow), Event::Activity(mut payload)) => {
             let known = cx.program.by_id.get(&flow).copied();
             let flow = known.ok_or(FlowError::NoSuchEntry(flow))?;
-            let frame = Frame::start(cx.program, flow, payload);
+            let definition = &cx.program.flows[flow];
+            let start = take_routed_node(&mut payload, |name| definition.node_named(name));
+            let mut frame = Frame::start(cx.program, flow, payload);
+            frame.node = start.unwrap_or(frame.node);
             Ok((Machine::new(cx.program, frame), Progress::On))
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {
@@ -80,16 +101,14 @@ fn open(
             let progress = machine.settle(cx, state_answer(&key, stored))?;
             Ok((machine, progress))
         }
-        (Stage::Fresh(_) | Stage::Parked(_), Event::State(_))
-        | (Stage::Asked(..), Event::Activity(_)) => Err(FlowError::UnexpectedEvent),
-    }
-}
-
-fn ask(program: &Program, pending: &Pending) -> Ask {
-    match pending {
-        Pending::State { flow, key } => Ask::State {
-            flow: program.flows[*flow].id.clone(),
-            key: key.clone(),
-        },
+        (Stage::Asked(mut machine, Pending::Component), Event::Component { output, state }) => {
+            let progress = machine.answer(cx, output, state)?;
+            Ok((machine, progress))
+        }
+        (Stage::Fresh(_) | Stage::Parked(_), Event::State(_) | Event::Component { .. })
+        | (Stage::Asked(_, Pending::State { .. }), Event::Activity(_) | Event::Component { .. })
+        | (Stage::Asked(_, Pending::Component), Event::Activity(_) | Event::State(_)) => {
+            Err(FlowError::UnexpectedEvent)
+        }
     }
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::output::{Output, View};
 use super::path::{NameInArray, Reference, Root, Seg, Uses, walk};
 use super::payload;
 
 /// The outputs of the nodes that ran, by node id.
-pub(super) type Outputs = BTreeMap<Arc<str>, Arc<Value>>;
+pub(super) type Outputs = BTreeMap<Arc<str>, Output>;
 
 /// What was found at a place.
 pub(super) type Found<'a> = Result<Option<Cow<'a, Value>>, NameInArray>;
@@ -36,6 +37,8 @@ pub(super) struct Scope<'a> {
     pub(super) env: &'a BTreeMap<String, String>,
     /// The time of the step.
     pub(super) now: OffsetDateTime,
+    /// What is given to the map that is being made, if one is.
+    pub(super) given: Option<&'a Value>,
 }
 
 impl<'a> Scope<'a> {
@@ -60,6 +63,10 @@ impl<'a> Scope<'a> {
             Root::Vars => self.var(segs),
             Root::Now => owned(self.now(), segs),
             Root::Env => self.env(segs),
+            Root::Input | Root::Result => match self.given {
+                Some(given) => borrowed(walk(given, segs)),
+                None => Ok(None),
+            },
         }
     }
 
@@ -71,7 +78,9 @@ impl<'a> Scope<'a> {
                 value.map_or(Value::Null, Cow::into_owned),
             )
         };
-        Value::Object(Root::ALL.into_iter().map(of_root).collect())
+        let given = [Root::Input, Root::Result].into_iter();
+        let given = given.filter(|_| self.given.is_some());
+        Value::Object(Root::ALL.into_iter().chain(given).map(of_root).collect())
     }
 
     /// The data for a template that is run as a whole: only what it may look at, in its place.
@@ -98,21 +107,26 @@ impl<'a> Scope<'a> {
         let [first, rest @ ..] = segs else {
             let views = self.outputs.iter();
             let all = views
-                .map(|(id, output)| (id.to_string(), view(output)))
+                .map(|(id, output)| (id.to_string(), view(&output.payload)))
                 .collect();
             return Ok(Some(Cow::Owned(Value::Object(all))));
         };
         let Some(output) = first.key().and_then(|id| self.outputs.get(id)) else {
             return Ok(None);
         };
-        let Value::Object(_) = &**output else {
-            return borrowed(walk(output, rest));
+        let payload = &*output.payload;
+        let Value::Object(_) = payload else {
+            return borrowed(walk(payload, rest));
         };
         match rest {
-            [] => Ok(Some(Cow::Owned(view(output)))),
-            [data, rest @ ..] if data.key() == Some("data") => borrowed(walk(output, rest)),
-            [errors, rest @ ..] if errors.key() == Some("errors") => owned(json!([]), rest),
-            rest => borrowed(walk(output, rest)),
+            [] => Ok(Some(Cow::Owned(view(payload)))),
+            [data, rest @ ..] if data.key() == Some("data") => {
+                borrowed(walk(View::of(payload).data(), rest))
+            }
+            [errors, rest @ ..] if errors.key() == Some("errors") => {
+                owned(View::of(payload).errors(), rest)
+            }
+            rest => borrowed(walk(payload, rest)),
         }
     }
 
@@ -140,9 +154,9 @@ impl<'a> Scope<'a> {
     }
 
     fn state_nodes(&self, segs: &[Seg]) -> Found<'a> {
-        let shown = |output: &Value| json!({"ok": true, "payload": output, "meta": null});
+        let shown = |output: &Output| json!({"ok": !output.is_failed(), "payload": *output.payload, "meta": output.meta()});
         let [first, rest @ ..] = segs else {
-            let shown = |(id, output): (&Arc<str>, &Arc<Value>)| (id.to_string(), shown(output));
+            let shown = |(id, output): (&Arc<str>, &Output)| (id.to_string(), shown(output));
             let all = self.outputs.iter().map(shown).collect();
             return Ok(Some(Cow::Owned(Value::Object(all))));
         };
@@ -151,7 +165,7 @@ impl<'a> Scope<'a> {
         };
         match rest {
             [payload, rest @ ..] if payload.key() == Some("payload") => {
-                borrowed(walk(output, rest))
+                borrowed(walk(&output.payload, rest))
             }
             rest => owned(shown(output), rest),
         }
@@ -203,8 +217,9 @@ impl<'a> Scope<'a> {
 fn view(output: &Value) -> Value {
     let mut shown = output.clone();
     if let Value::Object(fields) = &mut shown {
-        fields.insert("data".to_owned(), output.clone());
-        fields.insert("errors".to_owned(), json!([]));
+        let view = View::of(output);
+        fields.insert("data".to_owned(), view.data().clone());
+        fields.insert("errors".to_owned(), view.errors());
     }
     shown
 }

@@ -11,6 +11,8 @@ use super::error::FlowError;
 use super::frame::Frame;
 use super::graph::{FlowIx, NodeIx, Program};
 use super::nodes::Kind;
+use super::output::{Mark, Output};
+use super::payload::take_routed_node;
 use crate::model::{FlowId, NodeId};
 
 /// The form that is written. A run parked in another one is not guessed at.
@@ -33,6 +35,9 @@ pub struct Snapshot {
     prev: Option<Value>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     nodes: BTreeMap<String, Value>,
+    /// What is known of these nodes' outputs besides; nothing of most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    marks: BTreeMap<String, Mark>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     vars: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,19 +66,22 @@ impl Snapshot {
         let flow = &program.flows[frame.flow];
         let node = &flow.nodes[frame.node];
         let needs = &node.needs;
-        let (awaiting, prev, timeout) = match &node.kind {
-            Kind::Wait(wait) => (false, &frame.prev, wait.timeout),
-            Kind::Emit(_)
-            | Kind::Call(_)
-            | Kind::Goto(_)
-            | Kind::StateGet(_)
-            | Kind::StateSet(_)
-            | Kind::VarSet(_) => (true, before, None),
+        let (awaiting, prev, timeout) = if let Kind::Wait(wait) = &node.kind {
+            (false, &frame.prev, wait.timeout)
+        } else {
+            (true, before, None)
         };
-        let outputs = frame
-            .outputs
-            .into_iter()
-            .filter(|(name, _)| needs.outputs.contain(name));
+        let (mut nodes, mut marks) = (BTreeMap::new(), BTreeMap::new());
+        for (name, output) in frame.outputs {
+            if needs.outputs.contain(&name) {
+                marks.extend(
+                    output
+                        .mark
+                        .map(|mark| (name.to_string(), Arc::unwrap_or_clone(mark))),
+                );
+                nodes.insert(name.to_string(), Arc::unwrap_or_clone(output.payload));
+            }
+        }
         let vars = frame
             .vars
             .into_iter()
@@ -84,9 +92,8 @@ impl Snapshot {
             node: flow.nodes[next].id.clone(),
             awaiting,
             prev: needs.prev.then(|| (**prev).clone()),
-            nodes: outputs
-                .map(|(name, output)| (name.to_string(), Arc::unwrap_or_clone(output)))
-                .collect(),
+            nodes,
+            marks,
             vars: vars.collect(),
             timeout: timeout.map(|(after, then)| Timeout {
                 after,
@@ -111,9 +118,14 @@ impl Snapshot {
     }
 
     /// The run again, with the payload of the message that it waited for.
-    pub(super) fn restore(self, program: &Program, payload: Value) -> Result<Frame, FlowError> {
+    pub(super) fn restore(
+        mut self,
+        program: &Program,
+        mut payload: Value,
+    ) -> Result<Frame, FlowError> {
         let (flow, node) = self.find(program)?;
         let definition = &program.flows[flow];
+        take_routed_node(&mut payload, |name| definition.node_named(name));
         let mut frame = Frame::new(flow, node, payload, self.vars);
         frame.resumed = self.awaiting;
         if let Some(prev) = self.prev {
@@ -124,8 +136,11 @@ impl Snapshot {
                 .node_named(&name)
                 .map(|ix| &definition.nodes[ix].name);
             (
-                known.cloned().unwrap_or_else(|| name.into()),
-                Arc::new(output),
+                known.cloned().unwrap_or_else(|| name.as_str().into()),
+                Output {
+                    mark: self.marks.remove(&name).map(Arc::new),
+                    ..output.into()
+                },
             )
         });
         frame.outputs = outputs.collect();

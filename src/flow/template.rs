@@ -35,8 +35,22 @@ impl From<Excess> for RenderFailure {
 pub(super) enum Pointers {
     /// It is one, if its first name is a root. So in `var.set` and `vars_out`.
     Followed,
+    /// The same, and the roots of what is given are there too. So in the maps of `provider.invoke`.
+    FollowedIntoGiven,
     /// It is a text like any other. So everywhere else.
     Literal,
+}
+
+impl Pointers {
+    /// What is given is nowhere where nothing is.
+    fn narrow(self, reference: Reference) -> Reference {
+        let is_given = matches!(&reference, Reference::At(root, _) if root.is_given());
+        if is_given && self != Self::FollowedIntoGiven {
+            Reference::Nowhere
+        } else {
+            reference
+        }
+    }
 }
 
 /// A compiled mapping.
@@ -96,14 +110,16 @@ impl Mapping {
     fn compile_text(text: &str, pointers: Pointers, findings: &mut Findings) -> Self {
         let literal = || Self::Constant(Value::String(text.to_owned()));
         if !text.contains("{{") {
-            let pointer = (pointers == Pointers::Followed).then(|| Reference::from_pointer(text));
-            let Some(reference) = pointer.flatten() else {
+            let pointer = (pointers != Pointers::Literal).then(|| Reference::from_pointer(text));
+            let reference = pointer.flatten().map(|found| pointers.narrow(found));
+            let Some(reference) = reference.filter(|found| *found != Reference::Nowhere) else {
                 return literal();
             };
             findings.uses.note(&reference);
             return Self::Pointer(reference, text.into());
         }
         if let Some(reference) = single_expression(text).and_then(Reference::from_expression) {
+            let reference = pointers.narrow(reference);
             if reference == Reference::Nowhere {
                 findings.warn(
                     format!(

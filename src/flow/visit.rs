@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::error::{FlowError, Place};
+use super::error::{FlowError, Place, Refusal};
 use super::graph::{FlowIx, NodeIx, Program};
 use super::mustache::Unrenderable;
+use super::output::Failure;
 use super::room::Room;
 use super::scope::Scope;
 use super::template::Mapping;
@@ -31,16 +32,17 @@ impl Memory {
         self.known.insert((flow, key.to_owned()), stored);
     }
 
-    fn write(&mut self, flow: FlowIx, key: &str, value: Value) {
+    /// Takes note of what the turn writes; `None` deletes.
+    pub(super) fn write(&mut self, flow: FlowIx, key: &str, value: Option<Value>) {
         let slot = (flow, key.to_owned());
         self.written.push(slot.clone());
-        self.known.insert(slot, Some(value));
+        self.known.insert(slot, value);
     }
 
     /// All that was written, the last value of each key.
-    pub(super) fn into_written(mut self) -> impl Iterator<Item = (FlowIx, String, Value)> {
+    pub(super) fn into_written(mut self) -> impl Iterator<Item = (FlowIx, String, Option<Value>)> {
         self.written.into_iter().filter_map(move |slot| {
-            let value = self.known.remove(&slot)??;
+            let value = self.known.remove(&slot)?;
             Some((slot.0, slot.1, value))
         })
     }
@@ -58,7 +60,25 @@ pub(super) struct Visit<'a> {
 impl Visit<'_> {
     /// Renders a mapping of the node.
     pub(super) fn render(&mut self, mapping: &Mapping) -> Result<Value, FlowError> {
-        mapping.render(&self.scope, self.room).map_err(|failure| {
+        let scope = self.scope;
+        self.render_in(&scope, mapping)
+    }
+
+    /// Renders a map of what is given.
+    pub(super) fn render_given(
+        &mut self,
+        map: &Mapping,
+        given: &Value,
+    ) -> Result<Value, FlowError> {
+        let scope = Scope {
+            given: Some(given),
+            ..self.scope
+        };
+        self.render_in(&scope, map)
+    }
+
+    fn render_in(&mut self, scope: &Scope<'_>, mapping: &Mapping) -> Result<Value, FlowError> {
+        mapping.render(scope, self.room).map_err(|failure| {
             let (place, template) = (self.place(), failure.template);
             match failure.cause {
                 Unrenderable::Reason(reason) => FlowError::Template {
@@ -110,13 +130,41 @@ impl Visit<'_> {
     }
 
     /// Writes state under a key of the running flow.
-    pub(super) fn remember(&mut self, key: &str, value: Value) {
+    pub(super) fn remember(&mut self, key: &str, value: Option<Value>) {
         self.memory.write(self.at.0, key, value);
     }
 
     /// The node cannot work with what its mapping rendered to.
     pub(super) fn invalid(&self, reason: impl Into<String>) -> FlowError {
         FlowError::Input {
+            place: self.place(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether a route of the node takes care of its failure.
+    pub(super) fn catches_errors(&self) -> bool {
+        let node = self.program.node(self.at.0, self.at.1);
+        node.routing.catches_errors()
+    }
+
+    /// The component does not do what it was asked, and no route takes care of that.
+    pub(super) fn refused(&self, component: &str, failure: Failure) -> FlowError {
+        let refusal = Refusal {
+            component: component.to_owned(),
+            code: failure.code,
+            message: failure.message,
+            retryable: failure.retryable,
+        };
+        FlowError::Refused {
+            place: self.place(),
+            refusal: Box::new(refusal),
+        }
+    }
+
+    /// The component's answer cannot be worked with.
+    pub(super) fn misanswered(&self, reason: impl Into<String>) -> FlowError {
+        FlowError::Answer {
             place: self.place(),
             reason: reason.into(),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::flow::FlowError;
 use crate::model::DecodeError;
+use crate::ports::ComponentError;
 use crate::registry::EntryError;
 
 /// Why a turn was not applied. Infrastructure that is away is none of these: a turn waits for it.
@@ -27,6 +28,9 @@ pub enum TurnError {
     /// The flow failed.
     #[error(transparent)]
     Flow(#[from] FlowError),
+    /// A component that it called came to nothing.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
     /// Something between BEGIN and COMMIT panicked.
     #[error("the turn panicked: {0}")]
     Panicked(String),
@@ -99,6 +103,10 @@ impl TurnError {
             Self::PayloadTooLarge { .. } => "payload_too_large",
             Self::Entry(error) => error.code(),
             Self::Flow(error) => error.code(),
+            Self::Component(ComponentError::Trap { .. }) => "component_trap",
+            Self::Component(ComponentError::Limit { .. }) => "component_limit",
+            Self::Component(ComponentError::Refused { .. }) => "component_refused",
+            Self::Component(ComponentError::Unusable { .. }) => "component_unusable",
             Self::Panicked(_) => "panic",
             Self::TimedOut { .. } => "turn_timeout",
             Self::ReplyScopeMissing => "reply_scope_missing",
@@ -117,6 +125,7 @@ impl TurnError {
         match self {
             Self::Decode(_)
             | Self::Flow(_)
+            | Self::Component(_)
             | Self::Panicked(_)
             | Self::WaitUnreadable { .. }
             | Self::Store(_)
@@ -135,6 +144,10 @@ impl TurnError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Flow(error) => !error.is_hopeless(),
+            Self::Component(error) => match error {
+                ComponentError::Trap { .. } | ComponentError::Limit { .. } => true,
+                ComponentError::Refused { .. } | ComponentError::Unusable { .. } => false,
+            },
             Self::Panicked(_) | Self::TimedOut { .. } => true,
             Self::Decode(_)
             | Self::PayloadTooLarge { .. }

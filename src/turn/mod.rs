@@ -6,6 +6,7 @@
 //! applied.
 
 mod failure;
+mod invoke;
 mod outage;
 mod parked;
 mod play;
@@ -24,12 +25,12 @@ pub use replies::apology;
 
 use crate::model::{Activity, EnvId, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Destination, NewId, Opening, Publisher,
-    StateSlot, TransportError, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
+    Publisher, StateSlot, TransportError, TurnStore,
 };
 use crate::registry::Registry;
 use crate::telemetry::TurnSpan;
-use play::Played;
+use play::{Chosen, Played};
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -61,6 +62,8 @@ pub struct Turns<S, P> {
     pub publisher: Arc<P>,
     /// The flows.
     pub registry: Arc<Registry>,
+    /// What runs the components that flows call.
+    pub components: Arc<dyn Components>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// New ids.
@@ -159,6 +162,8 @@ struct Attempt<'a, S, P> {
     token: String,
     exclusive: bool,
     redelivered: bool,
+    /// The flow may have effects outside that COMMIT cannot hold back, so every attempt takes the lease.
+    reaches_out: bool,
     /// Which attempt it is, from 1.
     number: u32,
     conflicts: u32,
@@ -184,18 +189,20 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             tracestate: None,
         });
         let redelivered = delivered > 1;
+        let (foreseen, reaches_out) = turns.foresee(activity);
         Self {
             turns,
             activity,
             span,
             token: ids.uuid(),
-            exclusive: redelivered,
+            exclusive: redelivered || reaches_out,
             redelivered,
+            reaches_out,
             number: 1,
             conflicts: 0,
             busy: 0,
             replies: 0,
-            foreseen: turns.foreseen_state(activity),
+            foreseen,
             trace,
         }
     }
@@ -233,8 +240,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     return Ok(None);
                 }
             };
+            let chosen = self.choose(opening.wait.as_deref())?;
+            self.reaches_out |= chosen.reaches_out();
+            if self.reaches_out && !self.exclusive {
+                // What waits was not foreseen, so the conversation is opened again, for this turn alone.
+                self.exclusive = true;
+                continue;
+            }
             self.count(&opening)?;
-            let played = self.play_in_time(&opening).await?;
+            let played = self.play_in_time(&opening, chosen).await?;
             self.check_sizes(&played.outbox)?;
             match self.commit(&opening, &played).await? {
                 Committed::Done => {
@@ -279,7 +293,9 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     /// trace than the claim that BEGIN counted.
     fn count(&mut self, opening: &Opening) -> Result<(), TurnError> {
         if self.redelivered {
-            self.number = opening.claims.saturating_add(1);
+            let first_is_counted = self.reaches_out;
+            let claims = opening.claims;
+            self.number = claims.saturating_add(u32::from(!first_is_counted)).max(1);
         }
         let attempts = self.turns.config.retry.attempts;
         if self.number > attempts {
@@ -290,10 +306,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     }
 
     /// Plays with a limit on the time that it takes; time spent waiting for infrastructure is not the flow's fault.
-    async fn play_in_time(&self, opening: &Opening) -> Result<Played, TurnError> {
+    async fn play_in_time(&self, opening: &Opening, chosen: Chosen) -> Result<Played, TurnError> {
         let limit = self.turns.config.turn_timeout;
         // Nothing has left the process yet, so a panic costs one message and not the worker.
-        let playing = AssertUnwindSafe(self.play(opening)).catch_unwind();
+        let playing = AssertUnwindSafe(self.play(opening, chosen)).catch_unwind();
         tokio::pin!(playing);
         loop {
             tokio::select! {

@@ -64,27 +64,48 @@ impl Played {
 }
 
 impl<S: TurnStore, P: Publisher> Turns<S, P> {
-    /// The state that the activity's entry flow may read: asked for with BEGIN, it costs no trip of its own. The flow
-    /// that resumes is mostly the same one.
-    pub(super) fn foreseen_state(&self, activity: &Activity) -> Vec<StateSlot> {
+    /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
+    /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
+    pub(super) fn foresee(&self, activity: &Activity) -> (Vec<StateSlot>, bool) {
         let Ok(Entry { pack, flow }) = self.registry.entry(&activity.tenant, &activity.target)
         else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
         let keys = pack.program.state_keys(&flow).iter();
-        keys.map(|(flow, key)| StateSlot {
+        let slots = keys.map(|(flow, key)| StateSlot {
             pack: pack.id,
             flow: flow.clone(),
             key: key.clone(),
-        })
-        .collect()
+        });
+        (slots.collect(), pack.reaches_out(&flow))
+    }
+}
+
+/// The flow that a turn runs.
+pub struct Chosen {
+    pack: Arc<BoundPack>,
+    flow: FlowId,
+    run: Run,
+    found: Option<FoundWait>,
+}
+
+impl Chosen {
+    /// Whether it may have effects outside that COMMIT cannot hold back.
+    pub fn reaches_out(&self) -> bool {
+        self.pack.reaches_out(&self.flow)
     }
 }
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// Runs the flow that the activity resumes or starts.
-    pub(super) async fn play(&self, opening: &Opening) -> Result<Played, TurnError> {
-        let (pack, run, found) = self.choose(opening.wait.as_deref())?;
+    pub(super) async fn play(
+        &self,
+        opening: &Opening,
+        chosen: Chosen,
+    ) -> Result<Played, TurnError> {
+        let Chosen {
+            pack, run, found, ..
+        } = chosen;
         let mut state = StateReads::foreseen(&self.foreseen, &opening.state);
         let (wait, effects) = self.drive(&pack, run, &mut state).await?;
         let correlation =
@@ -112,7 +133,8 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 flow: write.flow,
                 key: write.key,
             };
-            state_written.push((slot, Some(serde_json::to_string(&write.value)?)));
+            let value = write.value.as_ref().map(serde_json::to_string);
+            state_written.push((slot, value.transpose()?));
         }
         Ok(Played {
             taken: found,
@@ -124,15 +146,17 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     }
 
     /// A parked flow goes on; without one the activity's entry flow starts.
-    fn choose(
-        &self,
-        wait: Option<&ParkedWait>,
-    ) -> Result<(Arc<BoundPack>, Run, Option<FoundWait>), TurnError> {
+    pub(super) fn choose(&self, wait: Option<&ParkedWait>) -> Result<Chosen, TurnError> {
         let (registry, tenant) = (&self.turns.registry, &self.activity.tenant);
         let Some(wait) = wait else {
             let Entry { pack, flow } = registry.entry(tenant, &self.activity.target)?;
             self.span.flow(&pack.id, &flow);
-            return Ok((pack, Run::fresh(flow), None));
+            return Ok(Chosen {
+                run: Run::fresh(flow.clone()),
+                pack,
+                flow,
+                found: None,
+            });
         };
         let (found, snapshot) = FoundWait::read(wait)?;
         let flow = &wait.data.flow_id;
@@ -145,7 +169,12 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             flow: flow.to_string(),
         };
         let pack = Arc::clone(registry.pack(tenant, &found.pack).ok_or_else(gone)?);
-        Ok((pack, Run::parked(snapshot), Some(found)))
+        Ok(Chosen {
+            pack,
+            flow: flow.clone(),
+            run: Run::parked(snapshot),
+            found: Some(found),
+        })
     }
 
     /// Calls the machine until it waits or is over, and answers what it asks.
@@ -170,11 +199,19 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     run = asking;
                     event = Event::State(self.read_state(pack.id, flow, key, state).await?);
                 }
+                Step::Ask(mut asking, Ask::Component(invocation)) => {
+                    let done = self.invoke(pack, invocation, &mut asking, state).await?;
+                    run = asking;
+                    event = Event::Component {
+                        output: done.value,
+                        state: done.state,
+                    };
+                }
             }
         }
     }
 
-    async fn read_state(
+    pub(super) async fn read_state(
         &self,
         pack: PackId,
         flow: FlowId,
@@ -241,7 +278,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
 }
 
 /// The state that a turn has at hand, and what of it the flow has really read: COMMIT checks only that.
-struct StateReads {
+pub struct StateReads {
     foreseen: Vec<(StateSlot, Option<String>)>,
     read: Vec<(StateSlot, Option<String>)>,
 }

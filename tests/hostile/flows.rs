@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
-    Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step, advance,
+    Ask, Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step,
+    advance,
 };
-use greentic_worker::model::{FlowId, is_too_deep};
+use greentic_worker::model::{FlowId, Invocation, is_too_deep};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -82,10 +83,14 @@ fn mapping() -> impl Strategy<Value = Value> {
         "timeout",
         "metadata",
         "a",
+        "component",
+        "operation",
+        "config",
+        "card_spec",
     ]);
     let leaf = prop_oneof![
         4 => template().prop_map(Value::from),
-        1 => prop::sample::select(vec![json!("main"), json!("other"), json!("v"), json!(1), json!(null), json!(true)]),
+        1 => prop::sample::select(vec![json!("main"), json!("other"), json!("qa"), json!("v"), json!(1), json!(null), json!(true)]),
     ];
     leaf.prop_recursive(2, 8, 4, move |inner| {
         prop_oneof![
@@ -132,6 +137,8 @@ fn node() -> impl Strategy<Value = Value> {
         "state.set",
         "var.set",
         "qa.process",
+        "x.adaptive-card.card",
+        "component.exec",
         "nonsense",
     ]);
     (kind, mapping(), routing()).prop_map(|(kind, mapping, routing)| {
@@ -182,13 +189,41 @@ fn turn(
         match advance(&cx, run, event)? {
             Step::Suspended(wait, effects) => return Ok((Some(wait.snapshot), effects)),
             Step::Finished(effects) => return Ok((None, effects)),
-            Step::Ask(asking, _) => {
+            Step::Ask(asking, Ask::State { .. }) => {
                 run = asking;
                 event = Event::State(Some(json!({"a": ["{{in.text}}"]})));
+            }
+            Step::Ask(asking, Ask::Component(invocation)) => {
+                run = asking;
+                event = answer(&invocation);
             }
         }
     }
     unreachable!("the loop has no other end")
+}
+
+/// A component says back what it was given, or asks for more than it should, and stores what it was given.
+fn answer(invocation: &Invocation) -> Event {
+    let output = match invocation.ordinal % 4 {
+        0 => {
+            json!({"greentic_control": {"v": 1, "action": "jump", "flow": "other", "payload": invocation.payload}})
+        }
+        1 => json!({"ok": false, "error": {"code": "{{in.text}}"}, "outcome": "on_error"}),
+        _ => invocation.payload.clone(),
+    };
+    let state = vec![
+        ("k".to_owned(), Some(invocation.payload.clone())),
+        ("gone".to_owned(), None),
+    ];
+    Event::Component { output, state }
+}
+
+/// A pack with the components that the flows call.
+fn inventory() -> Inventory {
+    Inventory {
+        components: ["qa", "x.adaptive-card"].map(str::to_owned).into(),
+        ..Inventory::default()
+    }
 }
 
 fn payload() -> impl Strategy<Value = Value> {
@@ -203,7 +238,7 @@ proptest! {
 
     #[test]
     fn any_flow_ends(main in flow("main"), other in flow("other"), payloads in prop::collection::vec(payload(), 1..4)) {
-        let Ok((program, _)) = Program::compile(&[main, other], Inventory::default(), LIMITS) else {
+        let Ok((program, _)) = Program::compile(&[main, other], inventory(), LIMITS) else {
             return Ok(());
         };
         let mut run = Run::fresh(FlowId::new("main").unwrap());
@@ -212,7 +247,7 @@ proptest! {
                 return Ok(());
             };
             for write in &effects.state {
-                prop_assert!(!is_too_deep(&write.value));
+                prop_assert!(!write.value.as_ref().is_some_and(is_too_deep));
             }
             let Some(snapshot) = parked else {
                 return Ok(());
@@ -243,13 +278,13 @@ proptest! {
         }
         let entry = json!({"id": "main", "kind": "messaging", "tags": [], "flow": {
             "schema_version": "flow-v1", "id": "main", "kind": "messaging", "entrypoints": {}, "nodes": nodes}});
-        let (program, _) = Program::compile(&[serde_json::from_value(entry).unwrap()], Inventory::default(), LIMITS).unwrap();
+        let (program, _) = Program::compile(&[serde_json::from_value(entry).unwrap()], inventory(), LIMITS).unwrap();
         let run = Run::fresh(FlowId::new("main").unwrap());
         let (_, effects) = turn(&program, run, json!({ "text": text })).unwrap();
         let said: Vec<_> = effects.replies.iter().map(|reply| reply.payload.clone()).collect();
         prop_assert_eq!(said, [json!(text), json!(format!("{text}|{text}|{text}"))]);
         prop_assert_eq!(&effects.state[0].key, &format!("k{text}"));
-        prop_assert_eq!(&effects.state[0].value, &json!(text));
+        prop_assert_eq!(&effects.state[0].value, &Some(json!(text)));
     }
 }
 
@@ -260,7 +295,7 @@ fn many_of_the_flows_compile() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let compiled = (0..500).filter(|_| {
         let flow = flow("main").new_tree(&mut runner).unwrap().current();
-        Program::compile(&[flow], Inventory::default(), LIMITS).is_ok()
+        Program::compile(&[flow], inventory(), LIMITS).is_ok()
     });
     let compiled = compiled.count();
     assert!(compiled > 25, "{compiled} of 500");

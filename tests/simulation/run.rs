@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use greentic_worker::adapters::memory::PlayedComponents;
 use greentic_worker::model::{EnvId, TenantId};
 use greentic_worker::ports::{NewId, Publisher, TurnStore};
 use greentic_worker::registry::Registry;
@@ -215,6 +216,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
         store,
         publisher: Arc::new(publisher),
         registry: Arc::clone(registry),
+        components: Arc::new(PlayedComponents::none()),
         clock,
         ids,
         outage: Outage::default(),

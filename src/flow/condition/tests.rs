@@ -24,6 +24,7 @@ fn check(condition: &str, expected: Result<bool, &str>) {
         jumps: 0,
         env: &env,
         now: datetime!(2026-09-09 10:00 UTC),
+        given: None,
     };
     let sight = Sight {
         scope: &scope,

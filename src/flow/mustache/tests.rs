@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Map, json};
@@ -12,8 +11,8 @@ use crate::flow::scope::Outputs;
 fn with_scope<T>(test: impl FnOnce(&Scope<'_>) -> T) -> T {
     let entry = json!({"text": "hi", "n": 4, "list": [1, {"a": "x"}], "metadata": {"f": "<&>"}});
     let prev = json!({"rows": [{"id": 1}, {"id": 2}], "none": null, "flag": true});
-    let node = Arc::new(json!({"text": "out", "list": [1, 2]}));
-    let outputs = Outputs::from([("a".into(), node)]);
+    let node = json!({"text": "out", "list": [1, 2]});
+    let outputs = Outputs::from([("a".into(), node.into())]);
     let Value::Object(vars) = json!({"v": {"deep": [1]}, "name": "Ada"}) else {
         return test(&empty());
     };
@@ -27,6 +26,7 @@ fn with_scope<T>(test: impl FnOnce(&Scope<'_>) -> T) -> T {
         jumps: 1,
         env: &env,
         now: datetime!(2026-09-09 10:00 UTC),
+        given: None,
     })
 }
 
@@ -44,6 +44,7 @@ fn empty() -> Scope<'static> {
         jumps: 0,
         env: &ENV,
         now: datetime!(2026-09-09 10:00 UTC),
+        given: None,
     }
 }
 

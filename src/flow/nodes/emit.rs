@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::target::without;
 use super::{Outcome, Then};
 use crate::flow::draft::Draft;
 use crate::flow::error::FlowError;
@@ -33,7 +34,10 @@ impl Emit {
         } else {
             Then::Say(said)
         };
-        Ok(Outcome::Done { output, then })
+        Ok(Outcome::Done {
+            output: output.into(),
+            then,
+        })
     }
 }
 
@@ -44,11 +48,6 @@ pub(in crate::flow) fn payload(mapping: &Value) -> Cow<'_, Value> {
     };
     match fields.get("input").or_else(|| fields.get("payload")) {
         Some(inner) => Cow::Borrowed(inner),
-        None if fields.contains_key("vars_out") => {
-            let mut fields = fields.clone();
-            fields.remove("vars_out");
-            Cow::Owned(Value::Object(fields))
-        }
-        None => Cow::Borrowed(mapping),
+        None => without(mapping, &["vars_out"]),
     }
 }

@@ -114,7 +114,7 @@ impl FlowGoto {
         };
         let output = visit.render(&self.input)?;
         Ok(Outcome::Done {
-            output,
+            output: output.into(),
             then: Then::Jump(Jump { flow, node, max }),
         })
     }

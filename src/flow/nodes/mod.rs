@@ -2,8 +2,11 @@
 //! what that changes in the run is up to the machine.
 
 mod call;
+mod component;
 mod emit;
 mod goto;
+mod name;
+mod provider;
 mod state;
 mod target;
 mod var;
@@ -15,11 +18,16 @@ use serde_json::Value;
 use super::draft::Draft;
 use super::error::FlowError;
 use super::graph::{FlowIx, NodeIx};
+use super::output::Output;
 use super::visit::Visit;
+use crate::model::InvocationForm;
+use name::Named;
 
 pub(super) use call::FlowCall;
+pub(super) use component::Component;
 pub(super) use emit::{Emit, payload as emit_payload};
 pub(super) use goto::{FlowGoto, Onward};
+pub(super) use provider::ProviderInvoke;
 pub(super) use state::{StateGet, StateSet, answer as state_answer};
 pub(super) use var::VarSet;
 pub(super) use wait::SessionWait;
@@ -41,12 +49,16 @@ pub(super) enum Kind {
     StateSet(StateSet),
     /// `var.set`
     VarSet(VarSet),
+    /// `component.exec`, and every node that goes by a component's name.
+    Component(Component),
+    /// `provider.invoke`
+    Provider(ProviderInvoke),
 }
 
 type Compile = fn(&Value, &mut Draft<'_>) -> Kind;
 
 /// The kinds that go by one name. `emit.*` goes by any name that begins so.
-const NAMED: [(&str, Compile); 6] = [
+const NAMED: [(&str, Compile); 7] = [
     ("session.wait", |mapping, draft| {
         Kind::Wait(SessionWait::compile(mapping, draft))
     }),
@@ -65,6 +77,9 @@ const NAMED: [(&str, Compile); 6] = [
     ("var.set", |mapping, draft| {
         Kind::VarSet(VarSet::compile(mapping, draft))
     }),
+    ("provider.invoke", |mapping, draft| {
+        Kind::Provider(ProviderInvoke::compile(mapping, draft))
+    }),
 ];
 
 /// Families of the ecosystem's kinds that drive agents.
@@ -78,7 +93,7 @@ pub(super) enum Outcome {
     /// It is done.
     Done {
         /// Its output.
-        output: Value,
+        output: Output,
         /// What else it came to.
         then: Then,
     },
@@ -89,8 +104,24 @@ pub(super) enum Outcome {
         /// That flow's payload.
         input: Value,
     },
-    /// It goes on when this is known.
-    Ask(Pending),
+    /// It goes on when it knows the state under this key.
+    Read {
+        /// The flow that owns it.
+        flow: FlowIx,
+        /// The key.
+        key: String,
+    },
+    /// It goes on when this has been done.
+    Invoke(Call),
+}
+
+/// What a node wants a component to do.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) component: String,
+    pub(super) operation: String,
+    pub(super) payload: Value,
+    pub(super) form: InvocationForm,
 }
 
 /// What a node that is done came to besides its output.
@@ -111,6 +142,8 @@ pub(super) enum Then {
     },
     /// The run goes on elsewhere.
     Jump(Jump),
+    /// It says this to the user, and the flow is over.
+    Respond(Value),
 }
 
 /// A jump into a flow.
@@ -124,31 +157,34 @@ pub(super) struct Jump {
     pub(super) max: Option<u32>,
 }
 
-/// What a node waits to be told.
-#[derive(Clone, Debug)]
-pub(super) enum Pending {
-    /// The state under this key of this flow.
-    State {
-        /// The flow that owns it.
-        flow: FlowIx,
-        /// The key.
-        key: String,
-    },
-}
-
 impl Kind {
     /// Compiles a node. `None` if there is no such kind, which the draft is told.
     pub(super) fn compile(source: &Source, draft: &mut Draft<'_>) -> Option<Self> {
         let mapping = &source.input.mapping;
-        let name = kind_name(source);
-        if name.starts_with("emit.") {
-            return Some(Self::Emit(Emit::compile(&name, mapping, draft)));
+        let named = name::read(source, |name| NAMED.iter().any(|(named, _)| *named == name));
+        match named {
+            Named::Kind(name) if name.starts_with("emit.") => {
+                Some(Self::Emit(Emit::compile(name, mapping, draft)))
+            }
+            Named::Kind(name) => match NAMED.iter().find(|(named, _)| *named == name) {
+                Some((_, compile)) => Some(compile(mapping, draft)),
+                None => {
+                    refuse(name, draft);
+                    None
+                }
+            },
+            Named::Exec(called) => Some(Self::Component(Component::exec(called, mapping, draft))),
+            Named::Direct(called) => {
+                Some(Self::Component(Component::direct(called, mapping, draft)))
+            }
+            Named::Nameless => {
+                draft.error(
+                    "it does not say which component it calls",
+                    "give its mapping a `component`",
+                );
+                None
+            }
         }
-        if let Some((_, compile)) = NAMED.iter().find(|(named, _)| *named == name) {
-            return Some(compile(mapping, draft));
-        }
-        refuse(&name, draft);
-        None
     }
 
     /// Runs a node.
@@ -161,6 +197,27 @@ impl Kind {
             Self::StateGet(node) => node.run(visit),
             Self::StateSet(node) => node.run(visit),
             Self::VarSet(node) => node.run(visit),
+            Self::Component(node) => node.run(visit),
+            Self::Provider(node) => node.run(visit),
+        }
+    }
+
+    /// What a node comes to when the component that it called has answered.
+    pub(super) fn answered(
+        &self,
+        visit: &mut Visit<'_>,
+        answer: Value,
+    ) -> Result<Outcome, FlowError> {
+        match self {
+            Self::Component(node) => node.answered(visit, answer),
+            Self::Provider(node) => node.answered(visit, answer),
+            Self::Emit(_)
+            | Self::Wait(_)
+            | Self::Call(_)
+            | Self::Goto(_)
+            | Self::StateGet(_)
+            | Self::StateSet(_)
+            | Self::VarSet(_) => Err(FlowError::UnexpectedEvent),
         }
     }
 
@@ -168,14 +225,19 @@ impl Kind {
     pub(super) fn ends_with_reply(&self) -> bool {
         match self {
             Self::Emit(_) | Self::Wait(_) | Self::Goto(_) => false,
-            Self::Call(_) | Self::StateGet(_) | Self::StateSet(_) | Self::VarSet(_) => true,
+            Self::Call(_)
+            | Self::StateGet(_)
+            | Self::StateSet(_)
+            | Self::VarSet(_)
+            | Self::Component(_)
+            | Self::Provider(_) => true,
         }
     }
 
     /// Whether the output is something to show when the node waits for a message that opens one of its routes.
     pub(super) fn prompts(&self) -> bool {
         match self {
-            Self::Call(_) => true,
+            Self::Call(_) | Self::Component(_) | Self::Provider(_) => true,
             Self::Emit(_)
             | Self::Wait(_)
             | Self::Goto(_)
@@ -186,49 +248,19 @@ impl Kind {
     }
 }
 
-/// The name that decides the kind. Packs write it in three places: as the node's component, as its operation when the
-/// component is the placeholder `component.exec`, and as the mapping's component when both are placeholders.
-fn kind_name(source: &Source) -> String {
-    const PLACEHOLDER: &str = "component.exec";
-    let id = source.component.id.as_str();
-    let named = ["component", "component_ref"].into_iter();
-    let target = named
-        .filter_map(|key| source.input.mapping.get(key)?.as_str())
-        .next();
-    let is_kind = |name: &&str| name.starts_with("emit.") || NAMED.iter().any(|(n, _)| n == name);
-    let operation = source
-        .component
-        .operation
-        .as_deref()
-        .filter(|operation| !operation.is_empty());
-    let name = if id == PLACEHOLDER {
-        operation.filter(is_kind).or(target).or(operation)
-    } else if operation == Some(PLACEHOLDER) {
-        target
-    } else {
-        operation.filter(|operation| operation.starts_with("emit."))
-    };
-    name.unwrap_or(id).to_owned()
-}
-
-/// The one place where a node that this build cannot run is turned down.
+/// The one place where a kind that this worker does not have is turned down.
 fn refuse(name: &str, draft: &mut Draft<'_>) {
     let family = name.split(['.', ':']).next().unwrap_or_default();
-    let known = NAMED.map(|(name, _)| name).join(", ");
     if AGENT_FAMILIES.contains(&family) {
         draft.error(
             format!("node kind `{name}` drives an agent, which this worker does not do"),
             "run this flow with a worker that drives agents, or take it out of the pack",
         );
-    } else if ["session", "flow", "state", "var"].contains(&family) {
+    } else {
+        let known = NAMED.map(|(name, _)| name).join(", ");
         draft.error(
             format!("there is no node kind `{name}`"),
-            format!("use one of emit.*, {known}"),
-        );
-    } else {
-        draft.error(
-            format!("it calls component `{name}`, and this build runs no WASM components yet"),
-            format!("use only the kinds emit.*, {known}"),
+            format!("use one of emit.*, {known}, or a component of the pack"),
         );
     }
 }

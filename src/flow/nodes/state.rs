@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::target::fields;
-use super::{Outcome, Pending, Then};
+use super::{Outcome, Then};
 use crate::flow::draft::Draft;
 use crate::flow::error::FlowError;
 use crate::flow::template::Mapping;
@@ -39,10 +39,10 @@ impl StateGet {
         let key = render_key(&self.key, visit)?;
         match visit.remembered(&key) {
             Some(known) => Ok(answer(&key, known)),
-            None => Ok(Outcome::Ask(Pending::State {
+            None => Ok(Outcome::Read {
                 flow: visit.flow_ix(),
                 key,
-            })),
+            }),
         }
     }
 }
@@ -62,10 +62,10 @@ impl StateSet {
     pub(super) fn run(&self, visit: &mut Visit<'_>) -> Result<Outcome, FlowError> {
         let key = render_key(&self.key, visit)?;
         let value = visit.render(&self.value)?;
-        visit.remember(&key, value.clone());
+        visit.remember(&key, Some(value.clone()));
         let output = json!({"key": key, "value": value});
         Ok(Outcome::Done {
-            output,
+            output: output.into(),
             then: Then::Continue,
         })
     }
@@ -76,7 +76,7 @@ pub(in crate::flow) fn answer(key: &str, value: Option<Value>) -> Outcome {
     let found = value.is_some();
     let output = json!({"key": key, "value": value.unwrap_or_default(), "found": found});
     Outcome::Done {
-        output,
+        output: output.into(),
         then: Then::Continue,
     }
 }

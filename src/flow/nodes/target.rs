@@ -1,5 +1,7 @@
 //! The flow that a call or jump leads to: known when the pack is loaded, or named by a template.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::flow::draft::Draft;
@@ -80,4 +82,17 @@ pub(super) fn fields(mapping: &Value, known: &[&str], draft: &mut Draft<'_>) -> 
         );
     }
     fields.clone()
+}
+
+/// A mapping without these fields.
+pub(super) fn without<'m>(mapping: &'m Value, names: &[&str]) -> Cow<'m, Value> {
+    let Value::Object(fields) = mapping else {
+        return Cow::Borrowed(mapping);
+    };
+    if !names.iter().any(|name| fields.contains_key(*name)) {
+        return Cow::Borrowed(mapping);
+    }
+    let mut fields = fields.clone();
+    fields.retain(|name, _| !names.contains(&name.as_str()));
+    Cow::Owned(Value::Object(fields))
 }

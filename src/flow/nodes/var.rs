@@ -42,7 +42,7 @@ impl VarSet {
             None => Then::Continue,
         };
         Ok(Outcome::Done {
-            output: json!({"ok": true}),
+            output: json!({"ok": true}).into(),
             then,
         })
     }

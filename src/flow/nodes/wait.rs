@@ -1,10 +1,10 @@
 //! `session.wait`: parks the run until the conversation's next message, which then goes to the node's successor.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::target::without;
 use super::{Outcome, Then};
 use crate::flow::draft::Draft;
 use crate::flow::error::FlowError;
@@ -22,16 +22,8 @@ pub(in crate::flow) struct SessionWait {
 
 impl SessionWait {
     pub(super) fn compile(mapping: &Value, draft: &mut Draft<'_>) -> Self {
-        let mut seen = Cow::Borrowed(mapping);
-        if let Value::Object(fields) = mapping
-            && fields.contains_key("vars_out")
-        {
-            let mut fields = fields.clone();
-            fields.remove("vars_out");
-            seen = Cow::Owned(Value::Object(fields));
-        }
         Self {
-            mapping: draft.template(&seen),
+            mapping: draft.template(&without(mapping, &["vars_out"])),
             timeout: timeout(mapping, draft),
         }
     }
@@ -43,7 +35,7 @@ impl SessionWait {
             .or_else(|| output.get("reason")?.as_str())
             .map(str::to_owned);
         Ok(Outcome::Done {
-            output,
+            output: output.into(),
             then: Then::Wait { reason },
         })
     }

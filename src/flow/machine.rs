@@ -29,6 +29,16 @@ pub(super) enum Progress {
     Over,
 }
 
+impl Progress {
+    fn asks_state(program: &Program, flow: FlowIx, key: String) -> Self {
+        let ask = Ask::State {
+            flow: program.flows[flow].id.clone(),
+            key: key.clone(),
+        };
+        Self::Asks(ask, Pending::State { flow, key })
+    }
+}
+
 /// What a node waits to be told.
 #[derive(Debug)]
 pub(super) enum Pending {
@@ -136,14 +146,7 @@ impl Machine {
         outcome: Outcome,
     ) -> Result<Progress, FlowError> {
         let mut settled = match outcome {
-            Outcome::Read { flow, key } => {
-                let owner = cx.program.flows[flow].id.clone();
-                let ask = Ask::State {
-                    flow: owner,
-                    key: key.clone(),
-                };
-                return Ok(Progress::Asks(ask, Pending::State { flow, key }));
-            }
+            Outcome::Read { flow, key } => return Ok(Progress::asks_state(cx.program, flow, key)),
             Outcome::Invoke(call) => {
                 let invocation = self.invocation(cx.program, call);
                 return Ok(Progress::Asks(
@@ -186,21 +189,7 @@ impl Machine {
         let payload = output.payload.clone();
         let before = std::mem::replace(&mut self.frame.prev, payload);
         self.frame.outputs.insert(node.name.clone(), output.clone());
-        let then = match then {
-            Then::Assign(name, value) => {
-                self.frame.vars.insert(name, value);
-                Then::Continue
-            }
-            Then::Log(line) => {
-                self.logs.push(line);
-                Then::Continue
-            }
-            then @ (Then::Continue
-            | Then::Say(_)
-            | Then::Wait { .. }
-            | Then::Jump(_)
-            | Then::Respond(_)) => then,
-        };
+        let then = self.note(then);
         self.bind(cx, node)?;
         match then {
             Then::Wait { reason } => self.wait(cx, &output, before, reason),
@@ -224,6 +213,25 @@ struct Resumed {
 }
 
 impl Machine {
+    /// Carries out at once what the node's own bindings may look at.
+    fn note(&mut self, then: Then) -> Then {
+        match then {
+            Then::Assign(name, value) => {
+                self.frame.vars.insert(name, value);
+                Then::Continue
+            }
+            Then::Log(line) => {
+                self.logs.push(line);
+                Then::Continue
+            }
+            then @ (Then::Continue
+            | Then::Say(_)
+            | Then::Wait { .. }
+            | Then::Jump(_)
+            | Then::Respond(_)) => then,
+        }
+    }
+
     /// Sets the variables that the node takes from its output.
     fn bind(&mut self, cx: &Context<'_>, node: &Node) -> Result<(), FlowError> {
         for (name, binding) in &node.vars_out {
@@ -262,20 +270,29 @@ impl Machine {
             Next::End => Ok(Settled::Ended(
                 node.kind.ends_with_reply().then(|| payload.clone()),
             )),
-            Next::Stay => {
-                self.forbid_in_call(cx.program)?;
-                if node.kind.prompts() {
-                    self.say_last(cx.program, Some(payload));
-                }
-                let reason = Some(format!("awaiting user submit at node `{}`", node.id));
-                let next = self.frame.node;
-                Ok(Settled::Step(Progress::Waits(Parking {
-                    next,
-                    before,
-                    reason,
-                })))
-            }
+            Next::Stay => self.stay(cx.program, payload, before),
         }
+    }
+
+    /// Waits at the node itself for a message that opens one of its routes.
+    fn stay(
+        &mut self,
+        program: &Program,
+        payload: &Value,
+        before: Arc<Value>,
+    ) -> Result<Settled, FlowError> {
+        self.forbid_in_call(program)?;
+        let node = self.node(program);
+        if node.kind.prompts() {
+            self.say_last(program, Some(payload));
+        }
+        let reason = Some(format!("awaiting user submit at node `{}`", node.id));
+        let next = self.frame.node;
+        Ok(Settled::Step(Progress::Waits(Parking {
+            next,
+            before,
+            reason,
+        })))
     }
 
     fn wait(

@@ -228,11 +228,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             let opening = match self.begin().await? {
                 Begun::Ready(opening) => opening,
                 Begun::Busy { retry_after } => {
-                    self.busy += 1;
-                    let pause = retry_after
-                        .min(BUSY_PAUSE)
-                        .mul_f64(0.5 + 0.5 * fastrand::f64());
-                    tokio::time::sleep(pause).await;
+                    self.stand_aside(retry_after).await;
                     continue;
                 }
                 Begun::Applied(outbox) => {
@@ -265,6 +261,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 }
             }
         }
+    }
+
+    /// Waits a moment for a busy conversation.
+    async fn stand_aside(&mut self, at_most: Duration) {
+        self.busy += 1;
+        let pause = at_most.min(BUSY_PAUSE);
+        tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
     }
 
     async fn begin(&self) -> Result<Begun, TurnError> {

@@ -10,7 +10,7 @@ use super::failure::TurnError;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::{Applied, Attempt, Turns};
-use crate::flow::{self, Ask, Context, Effects, Event, Run, Step, Wait};
+use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
 use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
 use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
 use crate::registry::{BoundPack, Entry};
@@ -126,21 +126,11 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let parked = wait
             .map(|wait| self.park(&pack.id, wait, correlation, shadowed))
             .transpose()?;
-        let mut state_written = Vec::with_capacity(effects.state.len());
-        for write in effects.state {
-            let slot = StateSlot {
-                pack: pack.id,
-                flow: write.flow,
-                key: write.key,
-            };
-            let value = write.value.as_ref().map(serde_json::to_string);
-            state_written.push((slot, value.transpose()?));
-        }
         Ok(Played {
             taken: found,
             parked,
             state_read: state.read,
-            state_written,
+            state_written: written(pack.id, effects.state)?,
             outbox,
         })
     }
@@ -275,6 +265,18 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             ttl: self.turns.config.wait_ttl,
         })
     }
+}
+
+/// What a turn writes, as it is stored.
+fn written(
+    pack: PackId,
+    writes: Vec<StateWrite>,
+) -> Result<Vec<(StateSlot, Option<String>)>, serde_json::Error> {
+    let stored = |StateWrite { flow, key, value }| {
+        let value = value.as_ref().map(serde_json::to_string).transpose()?;
+        Ok((StateSlot { pack, flow, key }, value))
+    };
+    writes.into_iter().map(stored).collect()
 }
 
 /// The state that a turn has at hand, and what of it the flow has really read: COMMIT checks only that.

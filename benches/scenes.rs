@@ -85,7 +85,9 @@ impl Scene {
         let mut settings = Settings::defaults().unwrap_or_else(|problems| panic!("{problems}"));
         settings.bindings = vec![gtbind];
         let loaded = app::load(&settings, &BTreeMap::new());
-        let (registry, _warnings) = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        let registry = loaded
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .registry;
         Self {
             settings,
             registry,

@@ -19,7 +19,7 @@ use crate::adapters::memory::{MemoryStore, PlayedComponents};
 use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
-use crate::catalog::{self, Sources};
+use crate::catalog::{self, Loaded, Sources};
 use crate::flow;
 use crate::model::{Problems, TenantId};
 use crate::pack::{self, Resolver};
@@ -67,7 +67,7 @@ pub enum StartError {
 pub fn load(
     settings: &Settings,
     environment: &BTreeMap<String, String>,
-) -> Result<(Registry, Problems), Problems> {
+) -> Result<Loaded, Problems> {
     let bindings: Vec<PathBuf> = settings
         .bindings
         .iter()

@@ -1,16 +1,22 @@
 //! Gtbinds and the pack store in, a registry out, with every problem that is found on the way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greentic_types::PackManifest;
 
 use crate::bindings::{self, EnvPolicy, PackBinding};
-use crate::flow::{self, Inventory, Program};
-use crate::model::{FlowId, FlowTarget, Grants, PackId, Problem, Problems, TenantId};
-use crate::pack::{self, BuiltPack, Pack, Resolver};
+use crate::flow::{self, Program};
+use crate::model::{FlowId, FlowTarget, Grants, Problem, Problems, TenantId};
+use crate::pack::{self, BuiltPack, Resolver};
 use crate::registry::{BoundPack, DefaultFlow, EntryError, Registry};
+
+mod shelf;
+
+pub use shelf::ComponentCode;
+
+use shelf::{Opened, Shelf, holdings};
 
 /// Where everything that is bound comes from.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +37,20 @@ pub struct Sources<'a> {
     pub defaults: &'a BTreeMap<TenantId, DefaultFlow>,
 }
 
-/// Loads everything: reads the gtbinds, merges them, opens the packs, compiles their flows, grants variables. The
-/// registry comes with the warnings; if there is any error, all problems come and no registry.
-pub fn load(sources: &Sources<'_>) -> Result<(Registry, Problems), Problems> {
+/// Everything that is bound.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What turns find their flows in.
+    pub registry: Registry,
+    /// The code that the flows call, each once: for what runs it, which alone needs to keep it.
+    pub code: Vec<ComponentCode>,
+    /// What is worth knowing though it stops nothing.
+    pub warnings: Problems,
+}
+
+/// Loads everything: reads the gtbinds, merges them, opens the packs, compiles their flows, grants variables. If there
+/// is any error, all problems come and nothing else.
+pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
     let (gtbinds, mut problems) = bindings::load(sources.bindings);
     let (merged, found) = bindings::merge(gtbinds);
     problems.extend(found);
@@ -48,7 +65,7 @@ pub fn load(sources: &Sources<'_>) -> Result<(Registry, Problems), Problems> {
         };
         check_flows(binding, &opened.manifest, &mut problems);
         if let Some(program) = &opened.program {
-            bound.push(bind(binding, &opened.manifest, program, env));
+            bound.push(bind(binding, &opened, program, env, &mut problems));
         }
     }
     let (registry, errors) = Registry::new(bound, sources.defaults);
@@ -67,7 +84,11 @@ pub fn load(sources: &Sources<'_>) -> Result<(Registry, Problems), Problems> {
     if problems.has_errors() {
         return Err(problems);
     }
-    Ok((registry, problems))
+    Ok(Loaded {
+        registry,
+        code: shelf.into_code(),
+        warnings: problems,
+    })
 }
 
 /// Builds the pack of a folder and compiles its flows, so that what would not load is not built.
@@ -78,11 +99,16 @@ pub fn build_pack(dir: &Path) -> Result<BuiltPack, Problems> {
         [only] => only.clone(),
         _ => dir.to_owned(),
     };
-    match Program::compile(
-        &built.manifest.flows,
-        Inventory::default(),
-        flow::Limits::default(),
-    ) {
+    let limits = pack::Limits::default();
+    let mut opened = match pack::open(&built.bytes, Some(&built.id), &limits) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let problem = Problem::error(format!("what was built would be refused: {error}"));
+            return Err(problem.in_file(dir).remedy(error.remedy()).into());
+        }
+    };
+    let inventory = holdings(&mut opened);
+    match Program::compile(&built.manifest.flows, inventory, flow::Limits::default()) {
         Ok((_, warnings)) => {
             built.warnings.extend(in_files(warnings, &file));
             Ok(built)
@@ -103,73 +129,6 @@ fn in_files(problems: Problems, file: &Path) -> impl Iterator<Item = Problem> {
     })
 }
 
-/// The packs that were opened, each once however many tenants bind it.
-#[derive(Default)]
-struct Shelf {
-    opened: HashMap<(PackId, PathBuf), Option<Arc<Opened>>>,
-}
-
-struct Opened {
-    manifest: PackManifest,
-    /// None if the flows do not compile; that is reported once.
-    program: Option<Arc<Program>>,
-}
-
-impl Shelf {
-    fn take(
-        &mut self,
-        sources: &Sources<'_>,
-        binding: &PackBinding,
-        problems: &mut Problems,
-    ) -> Option<Arc<Opened>> {
-        let file = sources.resolver.locate(&binding.pack_ref.value);
-        let key = (binding.pack_id.value, file);
-        if !self.opened.contains_key(&key) {
-            let opened = open(sources, binding)
-                .map(|pack| Arc::new(prepare(sources, pack, &key.1, problems)))
-                .map_err(|problem| problems.push(problem))
-                .ok();
-            self.opened.insert(key.clone(), opened);
-        }
-        self.opened.get(&key)?.clone()
-    }
-}
-
-fn open(sources: &Sources<'_>, binding: &PackBinding) -> Result<Pack, Problem> {
-    let origin = &binding.pack_ref.origin;
-    let reference = &binding.pack_ref.value;
-    let limits = sources.limits;
-    let bytes = sources
-        .resolver
-        .fetch(reference, limits.archive_bytes)
-        .map_err(|error| origin.locate(Problem::error(error.to_string()).remedy(error.remedy())))?;
-    pack::open(&bytes, Some(&binding.pack_id.value), limits).map_err(|error| {
-        let message = format!("{reference} is refused: {error}");
-        origin.locate(Problem::error(message).remedy(error.remedy()))
-    })
-}
-
-fn prepare(sources: &Sources<'_>, pack: Pack, file: &Path, problems: &mut Problems) -> Opened {
-    let program = match Program::compile(
-        &pack.manifest.flows,
-        Inventory::default(),
-        sources.flow_limits,
-    ) {
-        Ok((program, warnings)) => {
-            problems.extend(in_files(warnings, file));
-            Some(Arc::new(program))
-        }
-        Err(errors) => {
-            problems.extend(in_files(errors, file));
-            None
-        }
-    };
-    Opened {
-        manifest: pack.manifest,
-        program,
-    }
-}
-
 fn check_flows(binding: &PackBinding, manifest: &PackManifest, problems: &mut Problems) {
     let there: Vec<&FlowId> = manifest.flows.iter().map(|entry| &entry.id).collect();
     for (flow, origin) in &binding.flows {
@@ -188,12 +147,40 @@ fn check_flows(binding: &PackBinding, manifest: &PackManifest, problems: &mut Pr
     }
 }
 
+/// The pack as this tenant has it. What the pack needs and is not granted is worth a warning: it may do without.
 fn bind(
     binding: &PackBinding,
-    manifest: &PackManifest,
+    opened: &Opened,
     program: &Arc<Program>,
     env: BTreeMap<String, String>,
+    problems: &mut Problems,
 ) -> BoundPack {
+    let manifest = &opened.manifest;
+    let grants = Grants {
+        pack: binding.pack_id.value,
+        pack_name: manifest.pack_id.to_string(),
+        env,
+        declared: opened.declared.clone(),
+        config: serde_json::Value::Null,
+    };
+    for key in opened
+        .secrets
+        .iter()
+        .filter(|key| grants.variable(key).is_none())
+    {
+        let variable = variable_for(key);
+        problems.push(
+            binding.pack_id.origin.locate(
+                Problem::warning(format!(
+                    "the pack `{}` needs the secret `{key}`, and no variable of that name is granted to it",
+                    grants.pack_name
+                ))
+                .remedy(format!(
+                    "list `{variable}` in env_passthrough, allow it by the setting env.allow, and set it for the worker"
+                )),
+            ),
+        );
+    }
     BoundPack {
         tenant: binding.tenant.clone(),
         id: binding.pack_id.value,
@@ -201,15 +188,15 @@ fn bind(
         version: manifest.version.clone(),
         program: Arc::clone(program),
         flows: binding.flows.keys().cloned().collect(),
-        components: BTreeMap::new(),
-        grants: Arc::new(Grants {
-            pack: binding.pack_id.value,
-            pack_name: manifest.pack_id.to_string(),
-            env,
-            declared: BTreeMap::new(),
-            config: serde_json::Value::Null,
-        }),
+        components: opened.components.clone(),
+        grants: Arc::new(grants),
     }
+}
+
+/// The variable that hands a secret of this name over.
+fn variable_for(key: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    key.chars().map(plain).collect::<String>().to_uppercase()
 }
 
 /// What is legal, but perhaps not meant.

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use greentic_worker::bindings::EnvPolicy;
-use greentic_worker::catalog::{self, Sources};
+use greentic_worker::catalog::{self, Loaded, Sources};
 use greentic_worker::flow::{self, Ask, Context, Effects, Event, Run, Snapshot, Step, advance};
 use greentic_worker::model::{FlowTarget, TenantId};
 use greentic_worker::pack::{self, Resolver};
@@ -28,7 +28,9 @@ fn tenant() -> TenantId {
 }
 
 fn load() -> Registry {
-    let (registry, problems) = catalog::load(&Sources {
+    let Loaded {
+        registry, warnings, ..
+    } = catalog::load(&Sources {
         bindings: &[root().join("bindings")],
         resolver: &Resolver::new(root().join("packs/store")),
         limits: &pack::Limits::default(),
@@ -38,7 +40,7 @@ fn load() -> Registry {
         defaults: &BTreeMap::from([(tenant(), "hello-pack/main".parse().unwrap())]),
     })
     .unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(problems.is_empty(), "{problems}");
+    assert!(warnings.is_empty(), "{warnings}");
     registry
 }
 

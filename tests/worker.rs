@@ -145,7 +145,9 @@ fn registry() -> Registry {
     settings.bindings = vec![root.join("bindings/hello-pack.gtbind")];
     settings.packs.store = root.join("packs/store");
     let loaded = app::load(&settings, &BTreeMap::new());
-    loaded.unwrap_or_else(|problems| panic!("{problems}")).0
+    loaded
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .registry
 }
 
 async fn next(published: &mut UnboundedReceiver<Published>) -> Published {

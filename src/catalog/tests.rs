@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::model::FlowKey;
+use crate::model::{FlowKey, PackId};
 
 /// A folder with a pack store and gtbinds.
 struct Site {
@@ -42,7 +42,7 @@ impl Site {
         self.gtbind(&format!("{tenant}-{name}.gtbind"), &text);
     }
 
-    fn load(&self, default: Option<&str>) -> Result<(Registry, Problems), Problems> {
+    fn load(&self, default: Option<&str>) -> Result<Loaded, Problems> {
         let default = default.map(|text| ("t".parse().unwrap(), text.parse().unwrap()));
         load(&Sources {
             bindings: &[self.dir.path().join("bindings")],
@@ -87,7 +87,9 @@ fn two_packs_with_a_flow_of_one_name_load_and_are_found_by_their_ids() {
     site.bind("t", "a", a, "env_passthrough: [A]\n");
     site.bind("t", "b", b, "");
     site.bind("u", "a", a, "");
-    let (registry, warnings) = site.load(Some("b/main")).unwrap();
+    let Loaded {
+        registry, warnings, ..
+    } = site.load(Some("b/main")).unwrap();
     assert!(warnings.is_empty(), "{warnings}");
 
     let find = |tenant: &str, pack: PackId| {
@@ -114,7 +116,7 @@ fn no_choice_is_a_warning_and_a_wrong_default_an_error() {
     for name in ["a", "b"] {
         site.bind("t", name, site.pack(name, HELLO), "");
     }
-    let (_, warnings) = site.load(None).unwrap();
+    let warnings = site.load(None).unwrap().warnings;
     let warnings: Vec<_> = warnings.iter().map(shown).collect();
     assert_eq!(warnings.len(), 1);
     assert!(

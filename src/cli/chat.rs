@@ -12,6 +12,7 @@ use super::{Configured, Failure};
 use crate::adapters::nats;
 use crate::adapters::system::RandomIds;
 use crate::app::{self, Embedding};
+use crate::catalog;
 use crate::chat::{ChatError, Embedded, Link, Options, Remote, talk};
 use crate::model::{Headers, TenantId, header};
 use crate::settings::{Loaded, environment};
@@ -86,7 +87,9 @@ async fn remote(chat: &Chat, url: &str, loaded: &Loaded) -> Result<(), Failure> 
 }
 
 async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
-    let (registry, warnings) = app::load(&loaded.settings, &environment())?;
+    let catalog::Loaded {
+        registry, warnings, ..
+    } = app::load(&loaded.settings, &environment())?;
     for warning in loaded.warnings.iter().chain(warnings.iter()) {
         writeln!(io::stderr(), "{warning}")?;
     }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Serve};
 use crate::app::{self, App, StartError};
+use crate::catalog;
 use crate::ports::{Inbound, Publisher, TurnStore};
 use crate::registry::Registry;
 use crate::settings::{Settings, environment};
@@ -38,7 +39,9 @@ pub fn run(told: Serve) -> Result<(), Failure> {
 }
 
 fn load(settings: &Settings) -> Result<Registry, Failure> {
-    let (registry, warnings) = app::load(settings, &environment())?;
+    let catalog::Loaded {
+        registry, warnings, ..
+    } = app::load(settings, &environment())?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }

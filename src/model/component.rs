@@ -77,6 +77,29 @@ pub struct Grants {
     pub config: Value,
 }
 
+impl Grants {
+    /// The value of the variable with this name, or else of one whose name differs in case and punctuation only: packs
+    /// ask for `api/key` where an environment holds `API_KEY`.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let exact = self.env.get(name);
+        let alike = || {
+            let wanted = plain_name(name);
+            let mut named = self.env.iter();
+            Some(named.find(|(name, _)| plain_name(name) == wanted)?.1)
+        };
+        exact.or_else(alike).map(String::as_str)
+    }
+}
+
+/// A name in small letters, with `_` for whatever is neither a letter nor a digit.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_lowercase(),
+        false => '_',
+    };
+    name.trim().chars().map(plain).collect()
+}
+
 /// The capabilities that a pack's manifest declares for a component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Declared {

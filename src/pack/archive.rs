@@ -1,21 +1,8 @@
-//! Opening an archive that nobody vouches for yet.
+//! How much of an archive is taken, and why one is not.
 
-use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
-
-use greentic_types::{PackManifest, decode_pack_manifest};
-use zip::ZipArchive;
 use zip::result::ZipError;
 
 use crate::model::PackId;
-
-use super::sbom;
-
-/// The file in an archive that holds the manifest.
-pub(super) const MANIFEST: &str = "manifest.cbor";
-
-/// Entries up to this size are never over-compressed: they cannot hurt.
-const RATIO_FREE_BYTES: u64 = 1 << 20;
 
 /// How much of an archive is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +15,10 @@ pub struct Limits {
     pub unpacked_bytes: u64,
     /// A file's unpacked size over its packed size; files up to 1 MiB are not held to it.
     pub compression_ratio: u64,
+    /// The components in it.
+    pub components: usize,
+    /// The code of one of them, in bytes.
+    pub component_bytes: u64,
 }
 
 impl Default for Limits {
@@ -37,19 +28,10 @@ impl Default for Limits {
             files: 4_096,
             unpacked_bytes: 256 << 20,
             compression_ratio: 100,
+            components: 128,
+            component_bytes: 48 << 20,
         }
     }
-}
-
-/// An opened pack: everything in it was checked against its SBOM.
-#[derive(Clone, Debug)]
-pub struct Pack {
-    /// The digest of the archive.
-    pub id: PackId,
-    /// What the pack is, with its flows.
-    pub manifest: PackManifest,
-    /// All files by their path in the archive, the manifest and the SBOM among them.
-    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 /// Why an archive is not taken.
@@ -150,6 +132,47 @@ pub enum ArchiveError {
         /// What differs.
         reason: String,
     },
+    /// A pack of the ecosystem's designer, which has another manifest.
+    #[error(
+        "the archive has a `manifest.json` and no `manifest.cbor`: the designer wrote it, for agents"
+    )]
+    Designer,
+    /// A flow's own file cannot be read.
+    #[error("the flow in `{entry}` cannot be read: {reason}")]
+    FlowFile {
+        /// Its path.
+        entry: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A component's code is not what the manifest says it is.
+    #[error(
+        "`{entry}` is not the code that the manifest names for component `{component}`: it has another digest"
+    )]
+    ComponentMismatch {
+        /// The component.
+        component: String,
+        /// The file.
+        entry: String,
+    },
+    /// More than [`Limits::components`].
+    #[error("the pack has {components} components, more than the {limit} that are taken")]
+    TooManyComponents {
+        /// Their number.
+        components: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More than [`Limits::component_bytes`].
+    #[error("component `{component}` has {bytes} bytes, more than the {limit} that are taken")]
+    ComponentTooLarge {
+        /// The component.
+        component: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The manifest cannot be read.
     #[error("`manifest.cbor` cannot be read: {reason}")]
     Manifest {
@@ -165,17 +188,23 @@ impl ArchiveError {
             Self::Identity { .. } => {
                 "if this archive is the right one, put its id into the gtbind; if not, the store holds another one under this name"
             }
-            Self::TooLarge { .. } | Self::TooManyFiles { .. } | Self::UnpackedTooLarge { .. } => {
+            Self::TooLarge { .. }
+            | Self::TooManyFiles { .. }
+            | Self::UnpackedTooLarge { .. }
+            | Self::TooManyComponents { .. }
+            | Self::ComponentTooLarge { .. } => {
                 "leave build output and other ballast out of the pack"
             }
+            Self::Designer => "give this pack to a worker that drives agents",
             Self::NotZip(_) | Self::Entry { .. } => "fetch or build the archive again",
-            Self::Missing { .. } | Self::Manifest { .. } => {
+            Self::Missing { .. } | Self::Manifest { .. } | Self::FlowFile { .. } => {
                 "build the archive with `greentic-worker pack build` or greentic-pack"
             }
             Self::Duplicate { .. }
             | Self::UnsafePath { .. }
             | Self::NotAFile { .. }
             | Self::OverCompressed { .. }
+            | Self::ComponentMismatch { .. }
             | Self::SbomUnreadable { .. }
             | Self::SbomMismatch { .. } => {
                 "do not use this archive: it was changed after it was built, or built to do harm"
@@ -183,182 +212,3 @@ impl ArchiveError {
         }
     }
 }
-
-/// Opens an archive. If `expected` is given and the digest of the bytes is another one, nothing in it is looked at.
-pub fn open(
-    bytes: &[u8],
-    expected: Option<&PackId>,
-    limits: &Limits,
-) -> Result<Pack, ArchiveError> {
-    let size = bytes.len() as u64;
-    if size > limits.archive_bytes {
-        return Err(ArchiveError::TooLarge {
-            bytes: size,
-            limit: limits.archive_bytes,
-        });
-    }
-    let id = PackId::of_archive(bytes);
-    if let Some(expected) = expected
-        && *expected != id
-    {
-        return Err(ArchiveError::Identity {
-            expected: *expected,
-            found: id,
-        });
-    }
-    let files = unpack(bytes, limits)?;
-    sbom::verify(&files)?;
-    let manifest = files
-        .get(MANIFEST)
-        .ok_or(ArchiveError::Missing { entry: MANIFEST })?;
-    let manifest = read_manifest(manifest)?;
-    Ok(Pack {
-        id,
-        manifest,
-        files,
-    })
-}
-
-fn unpack(bytes: &[u8], limits: &Limits) -> Result<BTreeMap<String, Vec<u8>>, ArchiveError> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(ArchiveError::NotZip)?;
-    if archive.has_duplicate_names() {
-        let entry = doubled_name(bytes, archive.central_directory_start());
-        return Err(ArchiveError::Duplicate { entry });
-    }
-    if archive.len() > limits.files {
-        return Err(ArchiveError::TooManyFiles {
-            files: archive.len(),
-            limit: limits.files,
-        });
-    }
-    let mut files = BTreeMap::new();
-    let mut left = limits.unpacked_bytes;
-    for index in 0..archive.len() {
-        let entry = archive.by_index_data(index).map_err(ArchiveError::NotZip)?;
-        let entry = safe_path(entry.name_raw())?;
-        let mut file = match archive.by_index(index) {
-            Ok(file) => file,
-            Err(source) => return Err(ArchiveError::Entry { entry, source }),
-        };
-        if file.is_dir() {
-            continue;
-        }
-        // The file type bits of a Unix mode; other systems leave them empty.
-        let kind = file.unix_mode().unwrap_or_default() & 0o170_000;
-        if file.is_symlink() || !matches!(kind, 0 | 0o100_000) {
-            return Err(ArchiveError::NotAFile { entry });
-        }
-        let ratio = limits.compression_ratio;
-        let ratio_bytes = file.compressed_size().saturating_mul(ratio);
-        let allowed = left.min(ratio_bytes.max(RATIO_FREE_BYTES));
-        let mut content = Vec::new();
-        // What a header says of the size proves nothing: one byte past what is allowed is enough to know.
-        if let Err(error) = (&mut file).take(allowed + 1).read_to_end(&mut content) {
-            let source = ZipError::Io(error);
-            return Err(ArchiveError::Entry { entry, source });
-        }
-        if content.len() as u64 > allowed {
-            return Err(if allowed == left {
-                let limit = limits.unpacked_bytes;
-                ArchiveError::UnpackedTooLarge { entry, limit }
-            } else {
-                let limit = ratio;
-                ArchiveError::OverCompressed { entry, limit }
-            });
-        }
-        left -= content.len() as u64;
-        files.insert(entry, content);
-    }
-    Ok(files)
-}
-
-/// A path that means the same file inside the archive to everyone, or why it is none.
-fn safe_path(raw: &[u8]) -> Result<String, ArchiveError> {
-    let Ok(path) = std::str::from_utf8(raw) else {
-        return Err(ArchiveError::UnsafePath {
-            entry: String::from_utf8_lossy(raw).into_owned(),
-            reason: "it is not UTF-8",
-        });
-    };
-    let steps = path.strip_suffix('/').unwrap_or(path);
-    let reason = if path.starts_with('/') {
-        "it is absolute"
-    } else if path.contains('\\') || path.as_bytes().get(1) == Some(&b':') {
-        "it is a path of Windows"
-    } else if path.chars().any(char::is_control) {
-        "it has control characters"
-    } else if steps.split('/').any(|step| step == "..") {
-        "it leads out of the archive"
-    } else if steps.split('/').any(|step| step.is_empty() || step == ".") {
-        "it has empty steps"
-    } else {
-        return Ok(path.to_owned());
-    };
-    Err(ArchiveError::UnsafePath {
-        entry: path.escape_debug().to_string(),
-        reason,
-    })
-}
-
-/// The name that a central directory holds twice. The zip library only tells that there is one.
-fn doubled_name(bytes: &[u8], directory: u64) -> String {
-    const HEADER: usize = 46;
-    let mut seen = std::collections::BTreeSet::new();
-    let mut rest = usize::try_from(directory)
-        .ok()
-        .and_then(|start| bytes.get(start..))
-        .unwrap_or_default();
-    while rest.starts_with(b"PK\x01\x02") && rest.len() >= HEADER {
-        let length = |at: usize| usize::from(u16::from_le_bytes([rest[at], rest[at + 1]]));
-        let (name, extra, comment) = (length(28), length(30), length(32));
-        let Some(found) = rest.get(HEADER..HEADER + name) else {
-            break;
-        };
-        if !seen.insert(found) {
-            return String::from_utf8_lossy(found).into_owned();
-        }
-        rest = rest
-            .get(HEADER + name + extra + comment..)
-            .unwrap_or_default();
-    }
-    "?".to_owned()
-}
-
-/// Reads a manifest in either of the forms that the ecosystem writes: with its ids in symbol tables, or plain.
-fn read_manifest(bytes: &[u8]) -> Result<PackManifest, ArchiveError> {
-    let unreadable = |reason: String| ArchiveError::Manifest { reason };
-    let value: ciborium::Value =
-        ciborium::from_reader(bytes).map_err(|error| unreadable(error.to_string()))?;
-    let has_symbols = value.as_map().is_some_and(|fields| {
-        fields
-            .iter()
-            .any(|(key, _)| key.as_text() == Some("symbols"))
-    });
-    let manifest = if has_symbols {
-        decode_pack_manifest(bytes).map_err(|error| unreadable(error.to_string()))?
-    } else {
-        ciborium::from_reader(bytes).map_err(|error| unreadable(error.to_string()))?
-    };
-    consistent(&manifest).map_err(unreadable)?;
-    Ok(manifest)
-}
-
-/// A manifest names each flow twice, in its list and in the flow itself.
-fn consistent(manifest: &PackManifest) -> Result<(), String> {
-    let mut seen = std::collections::BTreeSet::new();
-    for entry in &manifest.flows {
-        if entry.id != entry.flow.id {
-            return Err(format!(
-                "it lists flow `{}`, which calls itself `{}`",
-                entry.id, entry.flow.id
-            ));
-        }
-        if !seen.insert(&entry.id) {
-            return Err(format!("it lists flow `{}` twice", entry.id));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests;

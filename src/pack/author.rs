@@ -10,7 +10,7 @@ use greentic_types::{PackFlowEntry, PackManifest, encode_pack_manifest};
 use crate::model::{PackId, Problem, Problems};
 use crate::yaml::read_text;
 
-use super::archive::MANIFEST;
+use super::manifest::MANIFEST;
 use super::write::{WriteError, write_archive};
 
 mod config;
@@ -20,6 +20,7 @@ mod routing;
 
 use config::{FlowSource, PackConfig};
 pub use document::parse_flow;
+pub(super) use node::NODE_FIELDS;
 
 const CONFIG: &str = "pack.yaml";
 const FLOWS: &str = "flows";

@@ -1,19 +1,30 @@
 //! `.gtpack` archives, and the authoring format that they are built from.
 //!
 //! An archive is a zip with `manifest.cbor` (a `greentic_types::PackManifest` with its flows), `sbom.cbor` (size and
-//! BLAKE3 of every other file) and whatever else the pack carries. Its identity is the SHA-256 of its bytes.
+//! BLAKE3 of every other file), the code of its components, and whatever else the pack carries. Its identity is the
+//! SHA-256 of its bytes. `docs/pack-format.md` says what is read and from where.
 //! [`open`] trusts nothing in it; [`build`] makes one from `pack.yaml` and `flows/*.ygtc`, the same bytes every time;
 //! [`Resolver`] finds the archive that a gtbind refers to.
 
 mod archive;
 mod author;
+mod component;
 mod inspect;
+mod manifest;
+mod older;
+mod open;
+mod runtime_flows;
 mod sbom;
+mod signature;
 mod store;
+mod unpack;
 mod write;
 
-pub use archive::{ArchiveError, Limits, Pack, open};
+pub use archive::{ArchiveError, Limits};
 pub use author::{BuiltPack, build, parse_flow};
+pub use component::{Code, Component};
 pub use inspect::{FileSummary, FlowSummary, PackSummary};
+pub use open::{Pack, open};
+pub use sbom::Listing;
 pub use store::{ResolveError, Resolver};
 pub use write::{WriteError, write_archive};

@@ -5,19 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use greentic_types::cbor::canonical::to_canonical_cbor;
 use serde::{Deserialize, Serialize};
 
+use crate::model::{Problem, Problems};
+
 use super::archive::ArchiveError;
+use super::signature::{SIGNATURE, SIGNATURE_CHAIN};
 
 const FORMAT: &str = "greentic-sbom-v1";
 pub(super) const SBOM: &str = "sbom.cbor";
 const SBOM_JSON: &str = "sbom.json";
 
 /// What no SBOM lists: itself, and the signature over it.
-const UNLISTED: [&str; 4] = [
-    SBOM,
-    SBOM_JSON,
-    "signatures/pack.sig",
-    "signatures/chain.pem",
-];
+const UNLISTED: [&str; 4] = [SBOM, SBOM_JSON, SIGNATURE, SIGNATURE_CHAIN];
 
 #[derive(Serialize, Deserialize)]
 struct Sbom {
@@ -30,12 +28,31 @@ struct SbomFile {
     path: String,
     size: u64,
     hash_blake3: String,
+    #[serde(default)]
     media_type: String,
 }
 
-/// Checks that the SBOM lists exactly the files that are there, as they are.
-pub(super) fn verify(files: &BTreeMap<String, Vec<u8>>) -> Result<(), ArchiveError> {
-    let sbom = read(files)?;
+/// The list of an archive's files that was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// This file holds it.
+    File(&'static str),
+    /// The archive has none, as some tools of the ecosystem leave it.
+    None,
+}
+
+/// Checks that the SBOM lists exactly the files that are there, as they are. An archive without one passes with a note.
+pub(super) fn verify(
+    files: &BTreeMap<String, Vec<u8>>,
+    notes: &mut Problems,
+) -> Result<Listing, ArchiveError> {
+    let Some((entry, sbom)) = read(files)? else {
+        notes.push(
+            Problem::warning("it has no SBOM, so its files were not checked one by one")
+                .remedy("build it again with a newer tool; the pack_id in the gtbind still vouches for the whole"),
+        );
+        return Ok(Listing::None);
+    };
     let mut listed = BTreeSet::new();
     for file in &sbom.files {
         let mismatch = |reason: String| ArchiveError::SbomMismatch {
@@ -62,7 +79,7 @@ pub(super) fn verify(files: &BTreeMap<String, Vec<u8>>) -> Result<(), ArchiveErr
         .keys()
         .find(|path| !listed.contains(path.as_str()) && !UNLISTED.contains(&path.as_str()));
     match unlisted {
-        None => Ok(()),
+        None => Ok(Listing::File(entry)),
         Some(path) => Err(ArchiveError::SbomMismatch {
             entry: path.clone(),
             reason: "it is there, but not listed".to_owned(),
@@ -86,7 +103,7 @@ pub(super) fn encode(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, Strin
 }
 
 /// Older tools of the ecosystem write the same document as JSON.
-fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Sbom, ArchiveError> {
+fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Option<(&'static str, Sbom)>, ArchiveError> {
     let (entry, read) = if let Some(bytes) = files.get(SBOM) {
         let read = ciborium::from_reader::<Sbom, _>(bytes.as_slice());
         (SBOM, read.map_err(|error| error.to_string()))
@@ -94,7 +111,7 @@ fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Sbom, ArchiveError> {
         let read = serde_json::from_slice::<Sbom>(bytes);
         (SBOM_JSON, read.map_err(|error| error.to_string()))
     } else {
-        return Err(ArchiveError::Missing { entry: SBOM });
+        return Ok(None);
     };
     let unreadable = |reason| ArchiveError::SbomUnreadable { entry, reason };
     let sbom = read.map_err(unreadable)?;
@@ -102,7 +119,7 @@ fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Sbom, ArchiveError> {
         let reason = format!("its format is `{}`, expected `{FORMAT}`", sbom.format);
         return Err(unreadable(reason));
     }
-    Ok(sbom)
+    Ok(Some((entry, sbom)))
 }
 
 fn media_type(path: &str) -> &'static str {

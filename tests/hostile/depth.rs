@@ -89,9 +89,9 @@ impl Talk {
 
         let mut settings = Settings::defaults().unwrap();
         settings.bindings = vec![at("t.gtbind")];
-        let (registry, _) = app::load(&settings, &Default::default())
+        let loaded = app::load(&settings, &Default::default())
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let Embedding { bus, published, .. } = Embedding::start(&settings, registry);
+        let Embedding { bus, published, .. } = Embedding::start(&settings, loaded.registry);
         Self {
             bus,
             published,

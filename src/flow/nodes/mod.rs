@@ -27,6 +27,7 @@ pub(super) use call::FlowCall;
 pub(super) use component::Component;
 pub(super) use emit::{Emit, payload as emit_payload};
 pub(super) use goto::{FlowGoto, Onward};
+pub(crate) use name::is_of_kind_family;
 pub(super) use provider::ProviderInvoke;
 pub(super) use state::{StateGet, StateSet, answer as state_answer};
 pub(super) use var::VarSet;

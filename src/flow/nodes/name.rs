@@ -78,7 +78,7 @@ fn direct<'s>(mapping: &'s Value, id: &'s str, operation: Option<&'s str>) -> Na
 }
 
 /// Whether a name is one of a kind, known or not.
-pub(super) fn is_of_kind_family(name: &str) -> bool {
+pub(crate) fn is_of_kind_family(name: &str) -> bool {
     let (family, _) = name.split_once(['.', ':']).unwrap_or_default();
     KIND_FAMILIES.contains(&family)
         || name == "mcp"

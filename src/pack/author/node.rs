@@ -14,7 +14,7 @@ use crate::yaml::{Fields, Node};
 use super::routing::routing;
 
 /// The fields of a node that are not its operation.
-const NODE_FIELDS: [&str; 13] = [
+pub(in crate::pack) const NODE_FIELDS: [&str; 13] = [
     "routing",
     "telemetry",
     "conversational",

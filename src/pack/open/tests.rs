@@ -1,10 +1,13 @@
-use std::io::Write;
+use std::io::{Cursor, Write};
 
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::*;
+use crate::pack::manifest::MANIFEST;
 use crate::pack::write_archive;
+
+mod forms;
 
 fn manifest() -> PackManifest {
     let flow = serde_json::json!({
@@ -32,6 +35,31 @@ fn files(manifest: Vec<u8>) -> BTreeMap<String, Vec<u8>> {
         (MANIFEST.to_owned(), manifest),
         ("assets/logo.txt".to_owned(), b"logo".to_vec()),
     ])
+}
+
+/// A component's manifest, as greentic-component writes it.
+fn component_manifest(id: &str) -> serde_json::Value {
+    serde_json::json!({
+        "id": id, "version": "1.2.0", "supports": ["messaging"], "world": "greentic:component/node@0.6.0",
+        "profiles": {"default": null, "supported": []},
+        "capabilities": {"wasi": {"random": true}, "host": {"http": {"client": true}}},
+        "operations": [],
+    })
+}
+
+fn manifest_with_component() -> PackManifest {
+    let mut manifest = manifest();
+    manifest
+        .components
+        .push(serde_json::from_value(component_manifest("demo.echo")).unwrap());
+    manifest
+}
+
+fn files_with_component(code: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let manifest = greentic_types::encode_pack_manifest(&manifest_with_component()).unwrap();
+    let mut files = files(manifest);
+    files.insert("components/demo.echo.wasm".to_owned(), code.to_vec());
+    files
 }
 
 fn good() -> Vec<u8> {
@@ -147,7 +175,21 @@ fn what_is_larger_than_the_limits_is_refused() {
         compression_ratio: 10_000,
         ..limits
     };
-    refused(&bomb, &patient, "no `sbom.cbor`");
+    refused(&bomb, &patient, "no `manifest.cbor`");
+    let one = write_archive(files_with_component(b"code")).unwrap();
+    refused(
+        &one,
+        &Limits {
+            components: 0,
+            ..limits
+        },
+        "has 1 components",
+    );
+    let small = Limits {
+        component_bytes: 3,
+        ..limits
+    };
+    refused(&one, &small, "`demo.echo` has 4 bytes");
 }
 
 #[test]
@@ -168,7 +210,13 @@ fn the_sbom_must_list_what_is_there_as_it_is() {
         ("sbom.cbor", &sbom),
     ];
     open(&zip_of(&complete), None, &limits).unwrap();
-    refused(&zip_of(&complete[..2]), &limits, "no `sbom.cbor`");
+    let unlisted = open(&zip_of(&complete[..2]), None, &limits).unwrap();
+    assert_eq!(unlisted.listing, Listing::None);
+    assert!(
+        unlisted.notes.to_string().contains("has no SBOM"),
+        "{}",
+        unlisted.notes
+    );
 
     let mut changed = complete;
     changed[1].1 = b"LOGO";
@@ -217,12 +265,6 @@ fn what_is_no_pack_is_told() {
         &limits,
         "lists flow `main` twice",
     );
-    let mut renamed = manifest();
-    renamed.flows[0].id = "other".parse().unwrap();
-    let renamed = write_archive(files(cbor(&renamed))).unwrap();
-    refused(
-        &renamed,
-        &limits,
-        "lists flow `other`, which calls itself `main`",
-    );
+    let designed = zip_of(&[("manifest.json", b"{}"), ("metadata.json", b"{}")]);
+    refused(&designed, &limits, "the designer wrote it");
 }

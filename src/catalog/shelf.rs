@@ -1,0 +1,258 @@
+//! The packs that were opened, and what the worker keeps of each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use greentic_types::PackManifest;
+
+use crate::bindings::PackBinding;
+use crate::flow::{Assets, Inventory, Program, Provider};
+use crate::model::{ComponentDigest, Declared, PackId, Problem, Problems};
+use crate::pack::{self, Code, Component, Pack};
+
+use super::{Sources, in_files};
+
+/// The code of a component, on its way to what runs it.
+#[derive(Clone)]
+pub struct ComponentCode {
+    /// Its identity.
+    pub digest: ComponentDigest,
+    /// What its pack calls it.
+    pub name: String,
+    /// The file of the pack that brought it.
+    pub file: PathBuf,
+    /// The code.
+    pub bytes: Bytes,
+}
+
+/// Leaves the code out.
+impl std::fmt::Debug for ComponentCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ComponentCode")
+            .field("digest", &self.digest)
+            .field("name", &self.name)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The packs that were opened, each once however many tenants bind it.
+#[derive(Default)]
+pub(super) struct Shelf {
+    opened: HashMap<(PackId, PathBuf), Option<Arc<Opened>>>,
+    code: BTreeMap<ComponentDigest, ComponentCode>,
+}
+
+/// What is kept of a pack.
+pub(super) struct Opened {
+    pub manifest: PackManifest,
+    /// None if the flows do not compile; that is reported once.
+    pub program: Option<Arc<Program>>,
+    /// The code of its components.
+    pub components: BTreeMap<String, ComponentDigest>,
+    /// What each of them says that it needs.
+    pub declared: BTreeMap<String, Declared>,
+    /// The secrets that it does not work without.
+    pub secrets: BTreeSet<String>,
+}
+
+impl Shelf {
+    /// The pack that a gtbind binds.
+    pub fn take(
+        &mut self,
+        sources: &Sources<'_>,
+        binding: &PackBinding,
+        problems: &mut Problems,
+    ) -> Option<Arc<Opened>> {
+        let file = sources.resolver.locate(&binding.pack_ref.value);
+        let key = (binding.pack_id.value, file);
+        if !self.opened.contains_key(&key) {
+            let opened = open(sources, binding)
+                .map(|pack| Arc::new(self.unpack(sources, pack, &key.1, problems)))
+                .map_err(|problem| problems.push(problem))
+                .ok();
+            self.opened.insert(key.clone(), opened);
+        }
+        self.opened.get(&key)?.clone()
+    }
+
+    /// The code that the flows of all packs call.
+    pub fn into_code(self) -> Vec<ComponentCode> {
+        self.code.into_values().collect()
+    }
+
+    /// Takes out of a pack what is kept. The code goes a way of its own, as far as any flow calls it.
+    fn unpack(
+        &mut self,
+        sources: &Sources<'_>,
+        mut pack: Pack,
+        file: &Path,
+        problems: &mut Problems,
+    ) -> Opened {
+        let notes = std::mem::take(&mut pack.notes);
+        problems.extend(in_files(notes, file));
+        problems.extend(in_files(oddities(&pack), file));
+        let inventory = holdings(&mut pack);
+        let flows = &pack.manifest.flows;
+        let compiled = Program::compile(flows, inventory, sources.flow_limits);
+        let (Ok((_, found)) | Err(found)) = &compiled;
+        problems.extend(in_files(found.clone(), file));
+        let program = compiled.ok().map(|(program, _)| Arc::new(program));
+        let called: BTreeSet<&str> = match &program {
+            Some(program) => (flows.iter())
+                .flat_map(|entry| program.components(&entry.id))
+                .map(String::as_str)
+                .collect(),
+            None => BTreeSet::new(),
+        };
+        let mut components = BTreeMap::new();
+        for component in &pack.components {
+            let id = component.id.as_str();
+            if let (true, Some(code)) = (called.contains(id), pack.code(component)) {
+                let digest = ComponentDigest::of(code);
+                components.insert(id.to_owned(), digest);
+                self.code.entry(digest).or_insert_with(|| ComponentCode {
+                    digest,
+                    name: id.to_owned(),
+                    file: file.to_owned(),
+                    bytes: Bytes::copy_from_slice(code),
+                });
+            }
+        }
+        Opened {
+            components,
+            declared: declared(&pack),
+            secrets: secrets(&pack, &called),
+            program,
+            manifest: pack.manifest,
+        }
+    }
+}
+
+fn open(sources: &Sources<'_>, binding: &PackBinding) -> Result<Pack, Problem> {
+    let origin = &binding.pack_ref.origin;
+    let reference = &binding.pack_ref.value;
+    let limits = sources.limits;
+    let bytes = sources
+        .resolver
+        .fetch(reference, limits.archive_bytes)
+        .map_err(|error| origin.locate(Problem::error(error.to_string()).remedy(error.remedy())))?;
+    pack::open(&bytes, Some(&binding.pack_id.value), limits).map_err(|error| {
+        let message = format!("{reference} is refused: {error}");
+        origin.locate(Problem::error(message).remedy(error.remedy()))
+    })
+}
+
+/// What the flows of a pack may call and show. Takes the assets out of it.
+pub(super) fn holdings(pack: &mut Pack) -> Inventory {
+    let components = pack.components.iter();
+    let inline = pack.manifest.provider_extension_inline();
+    let providers = inline.map_or(&[][..], |inline| &inline.providers).iter();
+    Inventory {
+        components: components
+            .filter(|component| component.file().is_some())
+            .map(|component| component.id.clone())
+            .collect(),
+        providers: providers
+            .map(|provider| Provider {
+                id: None,
+                provider_type: provider.provider_type.clone(),
+                component: provider.runtime.component_ref.clone(),
+            })
+            .collect(),
+        assets: Assets::new(pack.take_assets()),
+    }
+}
+
+/// What a pack brings along and this worker makes no use of, where an author might expect it to.
+fn oddities(pack: &Pack) -> Problems {
+    let mut found = Problems::default();
+    for component in &pack.components {
+        let place = match &component.code {
+            Code::File(_) => continue,
+            Code::Elsewhere(reference) => format!("it is at `{reference}`"),
+            Code::Missing => format!("there is no `components/{}.wasm`", component.id),
+        };
+        let id = &component.id;
+        found.push(
+            Problem::warning(format!(
+                "the archive does not hold the code of component `{id}`: {place}"
+            ))
+            .at(format!("component {id}"))
+            .remedy(
+                "build the pack with its components in it: `greentic-pack build --bundle cache`",
+            ),
+        );
+    }
+    let dependencies: Vec<String> = (pack.manifest.dependencies.iter())
+        .map(|dependency| format!("`{}` {}", dependency.pack_id, dependency.version_req))
+        .collect();
+    if !dependencies.is_empty() {
+        found.push(
+            Problem::warning(format!(
+                "it depends on {}, which is not looked up: packs do not call one another here",
+                dependencies.join(", ")
+            ))
+            .at("manifest.cbor, dependencies")
+            .remedy("bind those packs too, if messages are to start their flows"),
+        );
+    }
+    found
+}
+
+fn declared(pack: &Pack) -> BTreeMap<String, Declared> {
+    let secrets = !pack.manifest.secret_requirements.is_empty();
+    let of = |component: &Component| {
+        let declared = needs(component);
+        let secrets = declared.secrets || secrets;
+        (
+            component.id.clone(),
+            Declared {
+                secrets,
+                ..declared
+            },
+        )
+    };
+    pack.components.iter().map(of).collect()
+}
+
+/// What a component says that it needs. Tools leave the state out of a manifest though the component uses it, and of some
+/// components they write no manifest at all: what is not declared at all is as if it were, within what is granted.
+fn needs(component: &Component) -> Declared {
+    let Some(capabilities) = &component.capabilities else {
+        return Declared {
+            http: true,
+            secrets: true,
+            state_read: true,
+            state_write: true,
+        };
+    };
+    let host = &capabilities.host;
+    Declared {
+        http: host.http.as_ref().is_some_and(|http| http.client),
+        secrets: host.secrets.is_some(),
+        state_read: host.state.as_ref().is_none_or(|state| state.read),
+        state_write: host.state.as_ref().is_none_or(|state| state.write),
+    }
+}
+
+/// The secrets that the pack, or a component that its flows call, does not work without.
+fn secrets(pack: &Pack, called: &BTreeSet<&str>) -> BTreeSet<String> {
+    let called = pack
+        .components
+        .iter()
+        .filter(|c| called.contains(c.id.as_str()));
+    let of_components = called
+        .filter_map(|component| component.capabilities.as_ref()?.host.secrets.as_ref())
+        .flat_map(|secrets| &secrets.required);
+    let all = pack
+        .manifest
+        .secret_requirements
+        .iter()
+        .chain(of_components);
+    all.filter(|secret| secret.required)
+        .map(|secret| secret.key.as_str().to_owned())
+        .collect()
+}

@@ -1,0 +1,234 @@
+//! The components that a pack brings along, and the files that hold their code.
+
+use std::collections::BTreeMap;
+
+use greentic_types::pack::extensions::component_sources::{
+    ArtifactLocationV1, ComponentSourceEntryV1,
+};
+use greentic_types::{ComponentCapabilities, ComponentManifest, PackManifest};
+use semver::Version;
+use sha2::{Digest, Sha256};
+
+use crate::model::{Problem, Problems};
+
+use super::archive::{ArchiveError, Limits};
+use super::manifest::Read;
+use super::older::OlderComponent;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A component of a pack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// What flows call it.
+    pub id: String,
+    /// Its version, if the pack says.
+    pub version: Option<Version>,
+    /// The WIT world that it says it has.
+    pub world: Option<String>,
+    /// What it says that it needs; none where the pack says nothing of it.
+    pub capabilities: Option<ComponentCapabilities>,
+    /// Where its code is.
+    pub code: Code,
+}
+
+/// Where a component's code is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// In this file of the archive.
+    File(String),
+    /// Somewhere else, by this reference; the archive only refers to it.
+    Elsewhere(String),
+    /// Nowhere.
+    Missing,
+}
+
+impl Component {
+    /// The file of the archive that holds its code.
+    pub fn file(&self) -> Option<&str> {
+        match &self.code {
+            Code::File(path) => Some(path),
+            Code::Elsewhere(_) | Code::Missing => None,
+        }
+    }
+}
+
+/// Finds the components: those of the manifest, then those that only the extension for component sources names.
+pub(super) fn find(
+    read: &Read,
+    files: &Files,
+    limits: &Limits,
+    notes: &mut Problems,
+) -> Result<Vec<Component>, ArchiveError> {
+    let sources = sources(&read.manifest, notes);
+    let mut found: BTreeMap<String, Component> = BTreeMap::new();
+    for manifest in &read.manifest.components {
+        let id = manifest.id.to_string();
+        let source = sources.iter().find(|source| is_of(source, &id));
+        let code = code(&id, Some(&manifest.version), source, files)?;
+        found
+            .entry(id.clone())
+            .or_insert_with(|| described(id, manifest, code));
+    }
+    for older in &read.older {
+        let component = listed(older, files);
+        found.entry(older.name.clone()).or_insert(component);
+    }
+    for source in &sources {
+        let id = source
+            .component_id
+            .as_ref()
+            .map_or(source.name.as_str(), |id| id.as_str());
+        if !found.contains_key(id) {
+            let code = code(id, None, Some(source), files)?;
+            let component = match beside(id, source, files) {
+                Some(manifest) => described(id.to_owned(), &manifest, code),
+                None => undescribed(id, code),
+            };
+            found.insert(id.to_owned(), component);
+        }
+    }
+    let found: Vec<Component> = found.into_values().collect();
+    within(&found, files, limits)?;
+    Ok(found)
+}
+
+fn sources(manifest: &PackManifest, notes: &mut Problems) -> Vec<ComponentSourceEntryV1> {
+    match manifest.get_component_sources_v1() {
+        Ok(sources) => sources
+            .map(|sources| sources.components)
+            .unwrap_or_default(),
+        Err(error) => {
+            notes.push(
+                Problem::warning(format!(
+                    "where its components come from cannot be read: {error}"
+                ))
+                .at("manifest.cbor, extensions")
+                .remedy("build the pack again with its own tool"),
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn is_of(source: &ComponentSourceEntryV1, id: &str) -> bool {
+    match &source.component_id {
+        Some(named) => named.as_str() == id,
+        None => source.name == id,
+    }
+}
+
+/// Where the code of a component is. What the pack says of its digest must hold.
+fn code(
+    id: &str,
+    version: Option<&Version>,
+    source: Option<&ComponentSourceEntryV1>,
+    files: &Files,
+) -> Result<Code, ArchiveError> {
+    let inline = source.and_then(|source| match &source.artifact {
+        ArtifactLocationV1::Inline { wasm_path, .. } => Some(wasm_path.clone()),
+        ArtifactLocationV1::Remote => None,
+    });
+    let digest = source.map(|source| source.resolved.digest.trim());
+    let blob = digest.and_then(|digest| digest.strip_prefix("sha256:"));
+    let places = inline
+        .into_iter()
+        .chain([format!("components/{id}.wasm")])
+        .chain(version.map(|version| format!("components/{id}@{version}/component.wasm")))
+        .chain([
+            format!("components/{id}/component.wasm"),
+            format!("components/{id}/{id}.wasm"),
+        ])
+        .chain(blob.map(|hex| format!("blobs/sha256/{hex}.wasm")));
+    let Some((file, content)) = places
+        .into_iter()
+        .find_map(|place| files.get_key_value(&place))
+    else {
+        return Ok(match source {
+            Some(source) => Code::Elsewhere(source.source.to_string()),
+            None => Code::Missing,
+        });
+    };
+    match digest {
+        Some(digest) if !is_digest_of(digest, content) => Err(ArchiveError::ComponentMismatch {
+            component: id.to_owned(),
+            entry: file.clone(),
+        }),
+        _ => Ok(Code::File(file.clone())),
+    }
+}
+
+/// Whether this is the digest of the content, in one of the spellings that the ecosystem's tools use.
+fn is_digest_of(digest: &str, content: &[u8]) -> bool {
+    if let Some(hex) = digest.strip_prefix("blake3:") {
+        return blake3::hash(content).to_hex().eq_ignore_ascii_case(hex);
+    }
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    hex::encode(Sha256::digest(content)).eq_ignore_ascii_case(hex)
+}
+
+/// The manifest that the archive keeps beside the code of a component that its own manifest leaves out.
+fn beside(id: &str, source: &ComponentSourceEntryV1, files: &Files) -> Option<ComponentManifest> {
+    let named = match &source.artifact {
+        ArtifactLocationV1::Inline { manifest_path, .. } => manifest_path.clone(),
+        ArtifactLocationV1::Remote => None,
+    };
+    let path = named.unwrap_or_else(|| format!("components/{id}.manifest.cbor"));
+    let manifest: ComponentManifest = ciborium::from_reader(files.get(&path)?.as_slice()).ok()?;
+    (manifest.id.as_str() == id).then_some(manifest)
+}
+
+fn described(id: String, manifest: &ComponentManifest, code: Code) -> Component {
+    Component {
+        id,
+        version: Some(manifest.version.clone()),
+        world: Some(manifest.world.clone()),
+        capabilities: Some(manifest.capabilities.clone()),
+        code,
+    }
+}
+
+fn undescribed(id: &str, code: Code) -> Component {
+    Component {
+        id: id.to_owned(),
+        version: None,
+        world: None,
+        capabilities: None,
+        code,
+    }
+}
+
+fn listed(older: &OlderComponent, files: &Files) -> Component {
+    Component {
+        id: older.name.clone(),
+        version: Some(older.version.clone()),
+        world: older.world.clone(),
+        capabilities: older.capabilities(),
+        code: if files.contains_key(&older.file_wasm) {
+            Code::File(older.file_wasm.clone())
+        } else {
+            Code::Missing
+        },
+    }
+}
+
+fn within(components: &[Component], files: &Files, limits: &Limits) -> Result<(), ArchiveError> {
+    if components.len() > limits.components {
+        return Err(ArchiveError::TooManyComponents {
+            components: components.len(),
+            limit: limits.components,
+        });
+    }
+    for component in components {
+        let code = component.file().and_then(|file| files.get(file));
+        let bytes = code.map_or(0, Vec::len) as u64;
+        if bytes > limits.component_bytes {
+            return Err(ArchiveError::ComponentTooLarge {
+                component: component.id.clone(),
+                bytes,
+                limit: limits.component_bytes,
+            });
+        }
+    }
+    Ok(())
+}

@@ -30,6 +30,8 @@ pub struct Component {
     pub capabilities: Option<ComponentCapabilities>,
     /// Where its code is.
     pub code: Code,
+    /// Whether the manifest says which digest the code has.
+    pub pinned: bool,
 }
 
 /// Where a component's code is.
@@ -51,6 +53,56 @@ impl Component {
             Code::Elsewhere(_) | Code::Missing => None,
         }
     }
+
+    /// Finds its code. What the pack says of its digest must hold.
+    fn locate(
+        &mut self,
+        source: Option<&ComponentSourceEntryV1>,
+        files: &Files,
+    ) -> Result<(), ArchiveError> {
+        let digest = source.map(|source| source.resolved.digest.trim());
+        let found = self
+            .places(source)
+            .find_map(|place| files.get_key_value(&place));
+        self.code = match (found, source) {
+            (Some((file, _)), _) => Code::File(file.clone()),
+            (None, Some(source)) => Code::Elsewhere(source.source.to_string()),
+            (None, None) => Code::Missing,
+        };
+        if let (Some((file, content)), Some(digest)) = (found, digest) {
+            if !is_digest_of(digest, content) {
+                return Err(ArchiveError::ComponentMismatch {
+                    component: self.id.clone(),
+                    entry: file.clone(),
+                });
+            }
+            self.pinned = true;
+        }
+        Ok(())
+    }
+
+    /// Where the tools of the ecosystem put code, the most explicit place first.
+    fn places<'a>(
+        &'a self,
+        source: Option<&'a ComponentSourceEntryV1>,
+    ) -> impl Iterator<Item = String> + 'a {
+        let id = &self.id;
+        let inline = source.and_then(|source| match &source.artifact {
+            ArtifactLocationV1::Inline { wasm_path, .. } => Some(wasm_path.clone()),
+            ArtifactLocationV1::Remote => None,
+        });
+        let version = self.version.iter();
+        let blob = source.and_then(|source| source.resolved.digest.strip_prefix("sha256:"));
+        inline
+            .into_iter()
+            .chain([format!("components/{id}.wasm")])
+            .chain(version.map(move |version| format!("components/{id}@{version}/component.wasm")))
+            .chain([
+                format!("components/{id}/component.wasm"),
+                format!("components/{id}/{id}.wasm"),
+            ])
+            .chain(blob.map(|hex| format!("blobs/sha256/{hex}.wasm")))
+    }
 }
 
 /// Finds the components: those of the manifest, then those that only the extension for component sources names.
@@ -65,10 +117,9 @@ pub(super) fn find(
     for manifest in &read.manifest.components {
         let id = manifest.id.to_string();
         let source = sources.iter().find(|source| is_of(source, &id));
-        let code = code(&id, Some(&manifest.version), source, files)?;
-        found
-            .entry(id.clone())
-            .or_insert_with(|| described(id, manifest, code));
+        let mut component = described(manifest);
+        component.locate(source, files)?;
+        found.entry(id).or_insert(component);
     }
     for older in &read.older {
         let component = listed(older, files);
@@ -80,11 +131,9 @@ pub(super) fn find(
             .as_ref()
             .map_or(source.name.as_str(), |id| id.as_str());
         if !found.contains_key(id) {
-            let code = code(id, None, Some(source), files)?;
-            let component = match beside(id, source, files) {
-                Some(manifest) => described(id.to_owned(), &manifest, code),
-                None => undescribed(id, code),
-            };
+            let manifest = beside(id, source, files);
+            let mut component = manifest.map_or_else(|| undescribed(id), |m| described(&m));
+            component.locate(Some(source), files)?;
             found.insert(id.to_owned(), component);
         }
     }
@@ -118,46 +167,6 @@ fn is_of(source: &ComponentSourceEntryV1, id: &str) -> bool {
     }
 }
 
-/// Where the code of a component is. What the pack says of its digest must hold.
-fn code(
-    id: &str,
-    version: Option<&Version>,
-    source: Option<&ComponentSourceEntryV1>,
-    files: &Files,
-) -> Result<Code, ArchiveError> {
-    let inline = source.and_then(|source| match &source.artifact {
-        ArtifactLocationV1::Inline { wasm_path, .. } => Some(wasm_path.clone()),
-        ArtifactLocationV1::Remote => None,
-    });
-    let digest = source.map(|source| source.resolved.digest.trim());
-    let blob = digest.and_then(|digest| digest.strip_prefix("sha256:"));
-    let places = inline
-        .into_iter()
-        .chain([format!("components/{id}.wasm")])
-        .chain(version.map(|version| format!("components/{id}@{version}/component.wasm")))
-        .chain([
-            format!("components/{id}/component.wasm"),
-            format!("components/{id}/{id}.wasm"),
-        ])
-        .chain(blob.map(|hex| format!("blobs/sha256/{hex}.wasm")));
-    let Some((file, content)) = places
-        .into_iter()
-        .find_map(|place| files.get_key_value(&place))
-    else {
-        return Ok(match source {
-            Some(source) => Code::Elsewhere(source.source.to_string()),
-            None => Code::Missing,
-        });
-    };
-    match digest {
-        Some(digest) if !is_digest_of(digest, content) => Err(ArchiveError::ComponentMismatch {
-            component: id.to_owned(),
-            entry: file.clone(),
-        }),
-        _ => Ok(Code::File(file.clone())),
-    }
-}
-
 /// Whether this is the digest of the content, in one of the spellings that the ecosystem's tools use.
 fn is_digest_of(digest: &str, content: &[u8]) -> bool {
     if let Some(hex) = digest.strip_prefix("blake3:") {
@@ -178,37 +187,38 @@ fn beside(id: &str, source: &ComponentSourceEntryV1, files: &Files) -> Option<Co
     (manifest.id.as_str() == id).then_some(manifest)
 }
 
-fn described(id: String, manifest: &ComponentManifest, code: Code) -> Component {
+fn described(manifest: &ComponentManifest) -> Component {
     Component {
-        id,
         version: Some(manifest.version.clone()),
         world: Some(manifest.world.clone()),
         capabilities: Some(manifest.capabilities.clone()),
-        code,
+        ..undescribed(manifest.id.as_str())
     }
 }
 
-fn undescribed(id: &str, code: Code) -> Component {
+fn undescribed(id: &str) -> Component {
     Component {
         id: id.to_owned(),
         version: None,
         world: None,
         capabilities: None,
-        code,
+        code: Code::Missing,
+        pinned: false,
     }
 }
 
 fn listed(older: &OlderComponent, files: &Files) -> Component {
+    let there = files.contains_key(&older.file_wasm);
     Component {
-        id: older.name.clone(),
         version: Some(older.version.clone()),
         world: older.world.clone(),
         capabilities: older.capabilities(),
-        code: if files.contains_key(&older.file_wasm) {
+        code: if there {
             Code::File(older.file_wasm.clone())
         } else {
             Code::Missing
         },
+        ..undescribed(&older.name)
     }
 }
 

@@ -14,7 +14,7 @@ use super::sbom::{self, Listing};
 use super::unpack::unpack;
 
 /// Where an archive keeps what its components and cards read.
-const ASSETS: &str = "assets/";
+pub(super) const ASSETS: &str = "assets/";
 
 /// An opened pack: everything in it was checked against its SBOM, if it has one.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use crate::model::{Problem, Problems};
 
 use super::archive::ArchiveError;
 use super::signature::{SIGNATURE, SIGNATURE_CHAIN};
+use super::write::WriteError;
 
 const FORMAT: &str = "greentic-sbom-v1";
 pub(super) const SBOM: &str = "sbom.cbor";
@@ -87,7 +88,30 @@ pub(super) fn verify(
     }
 }
 
-/// The SBOM of these files, as canonical CBOR.
+/// Gives these files their SBOM, as canonical CBOR.
+pub(super) fn add(files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), WriteError> {
+    let sbom = encode(files).map_err(|reason| WriteError::Encode {
+        entry: SBOM,
+        reason,
+    })?;
+    files.insert(SBOM.to_owned(), sbom);
+    Ok(())
+}
+
+/// Which of the files is the SBOM.
+pub(super) fn file_of(files: &BTreeMap<String, Vec<u8>>) -> Option<&'static str> {
+    [SBOM, SBOM_JSON]
+        .into_iter()
+        .find(|path| files.contains_key(*path))
+}
+
+/// The path and digest of each file that the SBOM lists, as it says them.
+pub(super) fn digests(files: &BTreeMap<String, Vec<u8>>) -> Option<Vec<(String, String)>> {
+    let (_, sbom) = read(files).ok()??;
+    let listed = sbom.files.into_iter();
+    Some(listed.map(|file| (file.path, file.hash_blake3)).collect())
+}
+
 pub(super) fn encode(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, String> {
     let files = files
         .iter()

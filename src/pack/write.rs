@@ -6,7 +6,7 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
-use super::sbom::{self, SBOM};
+use super::sbom;
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +30,19 @@ pub enum WriteError {
 /// The archive of these files, with their SBOM. Entries are sorted by path, stored and dated 1980. They are not
 /// compressed: a compressor's next version may give other bytes, and with them the pack would get another id.
 pub fn write_archive(mut files: BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, WriteError> {
-    let sbom = sbom::encode(&files).map_err(|reason| WriteError::Encode {
-        entry: SBOM,
-        reason,
-    })?;
-    files.insert(SBOM.to_owned(), sbom);
+    sbom::add(&mut files)?;
+    write_zip(&files)
+}
+
+/// The archive of exactly these files.
+pub(super) fn write_zip(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, WriteError> {
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(DateTime::default())
         .system(System::Unix)
         .unix_permissions(0o644);
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-    for (path, content) in &files {
+    for (path, content) in files {
         writer.start_file(path.as_str(), options)?;
         writer.write_all(content)?;
     }

@@ -81,6 +81,7 @@ pub fn load(
         bindings: &bindings,
         resolver: &Resolver::new(&settings.packs.store),
         limits: &pack::Limits::default(),
+        signatures: &settings.packs.signatures,
         flow_limits: flow::Limits {
             nodes: settings.limits.nodes_per_turn.get(),
             jumps: settings.limits.jumps_per_turn.get(),

@@ -27,6 +27,8 @@ pub struct Sources<'a> {
     pub resolver: &'a Resolver,
     /// How much of an archive is taken.
     pub limits: &'a pack::Limits,
+    /// What to do about archives that nobody vouches for.
+    pub signatures: &'a pack::Signatures,
     /// How far a turn of a flow may go.
     pub flow_limits: flow::Limits,
     /// Which variables may be granted.

@@ -36,6 +36,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &[
             "model",
             "yaml",
+            "pack",
             "bindings",
             "telemetry",
             "flow",

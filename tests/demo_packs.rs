@@ -34,6 +34,7 @@ fn load() -> Registry {
         bindings: &[root().join("bindings")],
         resolver: &Resolver::new(root().join("packs/store")),
         limits: &pack::Limits::default(),
+        signatures: &pack::Signatures::default(),
         flow_limits: flow::Limits::default(),
         policy: &EnvPolicy::default(),
         environment: &BTreeMap::new(),

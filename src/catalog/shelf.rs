@@ -10,7 +10,7 @@ use greentic_types::PackManifest;
 use crate::bindings::PackBinding;
 use crate::flow::{Assets, Inventory, Program, Provider};
 use crate::model::{ComponentDigest, Declared, PackId, Problem, Problems};
-use crate::pack::{self, Code, Component, Pack};
+use crate::pack::{self, Code, Component, Pack, SignaturePolicy};
 
 use super::{Sources, in_files};
 
@@ -69,10 +69,13 @@ impl Shelf {
         let file = sources.resolver.locate(&binding.pack_ref.value);
         let key = (binding.pack_id.value, file);
         if !self.opened.contains_key(&key) {
-            let opened = open(sources, binding)
-                .map(|pack| Arc::new(self.unpack(sources, pack, &key.1, problems)))
-                .map_err(|problem| problems.push(problem))
-                .ok();
+            let opened = match open(sources, binding, problems) {
+                Ok(pack) => Some(Arc::new(self.unpack(sources, pack, &key.1, problems))),
+                Err(problem) => {
+                    problems.push(problem);
+                    None
+                }
+            };
             self.opened.insert(key.clone(), opened);
         }
         self.opened.get(&key)?.clone()
@@ -131,7 +134,11 @@ impl Shelf {
     }
 }
 
-fn open(sources: &Sources<'_>, binding: &PackBinding) -> Result<Pack, Problem> {
+fn open(
+    sources: &Sources<'_>,
+    binding: &PackBinding,
+    problems: &mut Problems,
+) -> Result<Pack, Problem> {
     let origin = &binding.pack_ref.origin;
     let reference = &binding.pack_ref.value;
     let limits = sources.limits;
@@ -139,10 +146,25 @@ fn open(sources: &Sources<'_>, binding: &PackBinding) -> Result<Pack, Problem> {
         .resolver
         .fetch(reference, limits.archive_bytes)
         .map_err(|error| origin.locate(Problem::error(error.to_string()).remedy(error.remedy())))?;
-    pack::open(&bytes, Some(&binding.pack_id.value), limits).map_err(|error| {
+    let pack = pack::open(&bytes, Some(&binding.pack_id.value), limits).map_err(|error| {
         let message = format!("{reference} is refused: {error}");
         origin.locate(Problem::error(message).remedy(error.remedy()))
-    })
+    })?;
+    let signatures = sources.signatures;
+    if signatures.policy == SignaturePolicy::Off {
+        return Ok(pack);
+    }
+    let Err(error) = pack.vouched(&signatures.keys) else {
+        return Ok(pack);
+    };
+    let located = |problem: Problem| origin.locate(problem.remedy(error.remedy()));
+    if signatures.policy == SignaturePolicy::Strict {
+        let message = format!("{reference} is refused: {error}");
+        return Err(located(Problem::error(message)));
+    }
+    let message = format!("nobody vouches for {reference}: {error}");
+    problems.push(located(Problem::warning(message)));
+    Ok(pack)
 }
 
 /// What the flows of a pack may call and show. Takes the assets out of it.

@@ -2,10 +2,12 @@ use std::fs;
 
 use super::*;
 use crate::model::{FlowKey, PackId};
+use crate::pack::{SignaturePolicy, Signatures};
 
 /// A folder with a pack store and gtbinds.
 struct Site {
     dir: tempfile::TempDir,
+    signatures: Signatures,
 }
 
 impl Site {
@@ -14,7 +16,10 @@ impl Site {
         for folder in ["store", "bindings", "sources"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }
-        Self { dir }
+        Self {
+            dir,
+            signatures: Signatures::default(),
+        }
     }
 
     /// Builds a pack of this node into the store, and gives its id.
@@ -48,6 +53,7 @@ impl Site {
             bindings: &[self.dir.path().join("bindings")],
             resolver: &Resolver::new(self.dir.path().join("store")),
             limits: &pack::Limits::default(),
+            signatures: &self.signatures,
             flow_limits: flow::Limits::default(),
             policy: &EnvPolicy {
                 allow: vec!["A*".parse().unwrap()],
@@ -188,5 +194,61 @@ fn a_pack_that_would_not_load_is_not_built() {
     assert!(
         found[0].contains("main.ygtc: flow main, node hi"),
         "{found:?}"
+    );
+}
+
+/// The sources of a pack whose flow calls nothing, with a component and a secret.
+fn with_component(site: &Site) -> PackId {
+    site.pack("plain", HELLO);
+    let sources = site.dir.path().join("sources/plain");
+    fs::write(sources.join("c.wasm"), b"code").unwrap();
+    let config = "pack_id: plain\nversion: 1.0.0\nkind: application\npublisher: us\n\
+        dependencies: [{alias: b, pack_id: base, version_req: '^1'}]\n\
+        components:\n- id: c\n  version: 1.0.0\n  wasm: c.wasm\n  \
+        capabilities: {host: {secrets: {required: [{key: a, required: true}, {key: api/key, required: true}]}}}\n";
+    fs::write(sources.join("pack.yaml"), config).unwrap();
+    let built = pack::build(&sources).unwrap();
+    let file = site.dir.path().join("store").join(built.file_name());
+    fs::write(file, &built.bytes).unwrap();
+    built.id
+}
+
+#[test]
+fn what_a_pack_needs_and_is_not_granted_is_a_warning() {
+    let site = Site::new();
+    let id = with_component(&site);
+    site.bind("t", "plain", id, "env_passthrough: [A]\n");
+    let loaded = site.load(None).unwrap();
+    let warnings: Vec<_> = loaded.warnings.iter().map(shown).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    let depends = "plain-1.0.0.gtpack: manifest.cbor, dependencies: it depends on `base` ^1";
+    assert!(warnings[0].starts_with(depends), "{warnings:#?}");
+    let secret = "t-plain.gtbind: line 2, pack_id: the pack `plain` needs the secret `api/key`";
+    assert!(warnings[1].starts_with(secret), "{warnings:#?}");
+    // No flow calls the component, so nothing need prepare its code; what it may reach is known all the same.
+    assert!(loaded.code.is_empty());
+    let packs = loaded.registry.packs();
+    let declared = packs[0].grants.declared["c"];
+    assert!(declared.secrets && declared.state_read && !declared.http);
+}
+
+#[test]
+fn a_pack_that_nobody_vouches_for_is_warned_of_or_refused() {
+    let mut site = Site::new();
+    let id = site.pack("plain", HELLO);
+    site.bind("t", "plain", id, "");
+    let stranger = "7".repeat(64).parse().unwrap();
+    site.signatures.keys = vec![stranger];
+    assert!(site.load(None).unwrap().warnings.is_empty());
+    site.signatures.policy = SignaturePolicy::Warn;
+    let warnings = site.load(None).unwrap().warnings.to_string();
+    assert!(
+        warnings.contains("nobody vouches for store://plain@1.0.0: it is not signed"),
+        "{warnings}"
+    );
+    site.signatures.policy = SignaturePolicy::Strict;
+    site.refused(
+        None,
+        &["t-plain.gtbind: line 3, pack_ref: store://plain@1.0.0 is refused: it is not signed"],
     );
 }

@@ -10,8 +10,8 @@ use clap::Subcommand;
 use super::{Failure, say};
 use crate::bindings;
 use crate::catalog;
-use crate::model::{FlowId, Problem, Problems, TenantId};
-use crate::pack::{self, BuiltPack, PackSummary};
+use crate::model::{FlowId, PackId, Problem, Problems, TenantId};
+use crate::pack::{self, BuiltPack, PackSummary, SigningKey};
 
 /// The pack store, unless the settings say otherwise.
 const STORE: &str = "packs/store";
@@ -37,6 +37,23 @@ pub enum Pack {
     Inspect {
         /// The archive
         file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign an archive, and print its new pack_id
+    Sign {
+        /// The archive
+        file: PathBuf,
+        /// The private key, as `openssl genpkey -algorithm ed25519` writes it
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Certificates of the key in PEM, for other programs that want them in the archive
+        #[arg(long, value_name = "FILE")]
+        chain: Option<PathBuf>,
+        /// The archive to write, if not over the one that is signed
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -61,7 +78,13 @@ pub fn run(pack: &Pack) -> Result<(), Failure> {
                 None => Ok(()),
             }
         }
-        Pack::Inspect { file } => inspect(file),
+        Pack::Inspect { file, json } => inspect(file, *json),
+        Pack::Sign {
+            file,
+            key,
+            chain,
+            out,
+        } => sign(file, key, chain.as_deref(), out.as_deref().unwrap_or(file)),
     }
 }
 
@@ -96,19 +119,47 @@ fn write_gtbind(
     Ok(())
 }
 
-fn inspect(file: &Path) -> Result<(), Failure> {
-    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let opened = pack::open(&bytes, None, &pack::Limits::default()).map_err(|error| {
-        let mut problems = Problems::default();
-        problems.push(
-            Problem::error(error.to_string())
-                .in_file(file)
-                .remedy(error.remedy()),
-        );
-        problems
-    })?;
-    say(PackSummary::of(&opened))?;
+fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
+    let summary = PackSummary::of(&open(file)?);
+    if json {
+        let text = serde_json::to_string_pretty(&summary).map_err(anyhow::Error::from)?;
+        say(text)?;
+    } else {
+        say(summary)?;
+    }
     Ok(())
+}
+
+fn sign(file: &Path, key: &Path, chain: Option<&Path>, out: &Path) -> Result<(), Failure> {
+    let text = String::from_utf8_lossy(&read(key)?).into_owned();
+    let key = SigningKey::from_pem(&text)
+        .with_context(|| format!("cannot sign with {}", key.display()))?;
+    let chain = chain.map(read).transpose()?;
+    let signed = pack::sign(open(file)?, &key, chain).map_err(anyhow::Error::from)?;
+    write(out, &signed)?;
+    say(PackId::of_archive(&signed))?;
+    writeln!(
+        io::stderr(),
+        "wrote {}, signed by {}",
+        out.display(),
+        key.public().fingerprint()
+    )?;
+    Ok(())
+}
+
+/// Opens an archive as a start would.
+fn open(file: &Path) -> Result<pack::Pack, Failure> {
+    let opened = pack::open(&read(file)?, None, &pack::Limits::default());
+    opened.map_err(|error| {
+        let problem = Problem::error(error.to_string())
+            .in_file(file)
+            .remedy(error.remedy());
+        Problems::from(problem).into()
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(fs::read(file).with_context(|| format!("cannot read {}", file.display()))?)
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {

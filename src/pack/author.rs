@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use greentic_types::pack_manifest::PackSignatures;
-use greentic_types::{PackFlowEntry, PackManifest, encode_pack_manifest};
+use greentic_types::{
+    ComponentManifest, PackFlowEntry, PackManifest, SecretRequirement, encode_pack_manifest,
+};
 
 use crate::model::{PackId, Problem, Problems};
 use crate::yaml::read_text;
@@ -13,6 +15,8 @@ use crate::yaml::read_text;
 use super::manifest::MANIFEST;
 use super::write::{WriteError, write_archive};
 
+mod assets;
+mod component;
 mod config;
 mod document;
 mod node;
@@ -72,11 +76,21 @@ pub fn build(dir: &Path) -> Result<BuiltPack, Problems> {
         _ => all_flows(dir, &mut problems),
     };
     let (flows, flow_files) = read_flows(dir, sources, &mut problems);
+    let listed = config.as_ref().map_or(&[][..], |config| &config.assets);
+    let mut files = assets::collect(dir, listed, &mut problems);
+    let sources = config.as_ref().map_or(&[][..], |config| &config.components);
+    let mut components = Vec::new();
+    for source in sources {
+        if let Some((manifest, code)) = source.clone().read(dir, &mut problems) {
+            files.insert(format!("components/{}.wasm", manifest.id), code);
+            components.push(manifest);
+        }
+    }
     let (Some(config), false) = (config, problems.has_errors()) else {
         return Err(problems);
     };
-    let manifest = manifest(config, flows);
-    match archive(&manifest) {
+    let manifest = manifest(config, flows, components);
+    match archive(&manifest, files) {
         Ok(bytes) => Ok(BuiltPack {
             id: PackId::of_archive(&bytes),
             bytes,
@@ -91,15 +105,24 @@ pub fn build(dir: &Path) -> Result<BuiltPack, Problems> {
     }
 }
 
-fn archive(manifest: &PackManifest) -> Result<Vec<u8>, WriteError> {
+fn archive(
+    manifest: &PackManifest,
+    mut files: BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<u8>, WriteError> {
     let encoded = encode_pack_manifest(manifest).map_err(|error| WriteError::Encode {
         entry: MANIFEST,
         reason: error.to_string(),
     })?;
-    write_archive(BTreeMap::from([(MANIFEST.to_owned(), encoded)]))
+    files.insert(MANIFEST.to_owned(), encoded);
+    write_archive(files)
 }
 
-fn manifest(config: PackConfig, flows: Vec<PackFlowEntry>) -> PackManifest {
+fn manifest(
+    config: PackConfig,
+    flows: Vec<PackFlowEntry>,
+    mut components: Vec<ComponentManifest>,
+) -> PackManifest {
+    components.sort_by(|a, b| a.id.cmp(&b.id));
     PackManifest {
         schema_version: "pack-v1".to_owned(),
         pack_id: config.pack_id,
@@ -107,16 +130,30 @@ fn manifest(config: PackConfig, flows: Vec<PackFlowEntry>) -> PackManifest {
         version: config.version,
         kind: config.kind,
         publisher: config.publisher,
-        components: Vec::new(),
+        secret_requirements: secrets(&components),
+        components,
         flows,
-        dependencies: Vec::new(),
-        capabilities: Vec::new(),
-        secret_requirements: Vec::new(),
+        dependencies: config.dependencies,
+        capabilities: config.capabilities,
         signatures: PackSignatures::default(),
         bootstrap: None,
-        extensions: None,
+        extensions: Some(config.extensions).filter(|extensions| !extensions.is_empty()),
         agents: BTreeMap::new(),
     }
+}
+
+/// The secrets that the components ask for, each once; one that any of them needs is needed.
+fn secrets(components: &[ComponentManifest]) -> Vec<SecretRequirement> {
+    let mut all: BTreeMap<String, SecretRequirement> = BTreeMap::new();
+    let asked = components
+        .iter()
+        .filter_map(|c| c.capabilities.host.secrets.as_ref());
+    for secret in asked.flat_map(|secrets| &secrets.required) {
+        let known = all.entry(secret.key.as_str().to_owned());
+        let known = known.or_insert_with(|| secret.clone());
+        known.required |= secret.required;
+    }
+    all.into_values().collect()
 }
 
 /// Without a list in `pack.yaml`, every flow of the folder in the order of their names.

@@ -105,7 +105,8 @@ impl Component {
     }
 }
 
-/// Finds the components: those of the manifest, then those that only the extension for component sources names.
+/// Finds the components: those of the manifest, then those that only the extension for component sources names, then
+/// those whose code is there.
 pub(super) fn find(
     read: &Read,
     files: &Files,
@@ -137,9 +138,23 @@ pub(super) fn find(
             found.insert(id.to_owned(), component);
         }
     }
+    for id in files.keys().filter_map(|path| unlisted(path)) {
+        if !found.contains_key(id) {
+            let mut component = undescribed(id);
+            component.locate(None, files)?;
+            found.insert(id.to_owned(), component);
+        }
+    }
     let found: Vec<Component> = found.into_values().collect();
     within(&found, files, limits)?;
     Ok(found)
+}
+
+/// The component whose code this file is, though no list may name it: tools leave a component of which they have no
+/// manifest out of the pack's.
+fn unlisted(path: &str) -> Option<&str> {
+    let id = path.strip_prefix("components/")?.strip_suffix(".wasm")?;
+    (!id.is_empty() && !id.contains('/')).then_some(id)
 }
 
 fn sources(manifest: &PackManifest, notes: &mut Problems) -> Vec<ComponentSourceEntryV1> {

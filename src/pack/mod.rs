@@ -24,7 +24,7 @@ mod write;
 pub use archive::{ArchiveError, Limits};
 pub use author::{BuiltPack, build, parse_flow};
 pub use component::{Code, Component};
-pub use inspect::{FileSummary, FlowSummary, PackSummary};
+pub use inspect::{ComponentSummary, ExtensionSummary, FileSummary, FlowSummary, PackSummary};
 pub use open::{Pack, open};
 pub use sbom::Listing;
 pub use signature::{NotVouched, SignaturePolicy, Signatures, Signed, sign};

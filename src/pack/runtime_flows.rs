@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::model::{Problem, Problems};
 
 /// The names that the ecosystem's tools have given the extension.
-const NAMES: [&str; 3] = [
+pub(super) const NAMES: [&str; 3] = [
     "greentic.pack.runtime_flow",
     "greentic.pack.flow_runtime",
     "greentic.pack.runtime_flows",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pack::Signatures;
 use crate::registry::DefaultFlow;
 
 /// Where packs come from.
@@ -15,6 +16,8 @@ use crate::registry::DefaultFlow;
 pub struct Packs {
     /// The folder that `store://` references look in.
     pub store: PathBuf,
+    /// What to do about archives that nobody vouches for.
+    pub signatures: Signatures,
 }
 
 /// What is set for one tenant.
@@ -87,6 +90,7 @@ impl Default for Packs {
     fn default() -> Self {
         Self {
             store: PathBuf::from("./packs/store"),
+            signatures: Signatures::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use humantime_serde::re::humantime::format_duration;
 use super::Settings;
 use crate::adapters::nats::config::DeliveryMode;
 use crate::model::{Problem, Problems};
+use crate::pack::SignaturePolicy;
 use crate::worker::IDLE_WAIT;
 
 /// Orchestrators kill a process this long after they asked it to stop, unless told otherwise.
@@ -18,10 +19,22 @@ pub(super) fn check(settings: &Settings) -> Problems {
     worker(settings, &mut problems);
     slots(settings, &mut problems);
     delivery(settings, &mut problems);
+    signatures(settings, &mut problems);
     problems.extend(settings.log.problems());
     problems.extend(settings.nats.validate());
     problems.extend(settings.redis.problems());
     problems
+}
+
+fn signatures(settings: &Settings, problems: &mut Problems) {
+    let signatures = &settings.packs.signatures;
+    if signatures.policy != SignaturePolicy::Off && signatures.keys.is_empty() {
+        problems.push(
+            Problem::error("there is no key that a pack could be signed with")
+                .at("packs.signatures")
+                .remedy("list the publishers' public keys in `packs.signatures.keys`, or set the policy to `off`"),
+        );
+    }
 }
 
 fn no_zero(settings: &Settings, problems: &mut Problems) {

@@ -1,34 +1,37 @@
 //! `pack.yaml`: what a pack is, besides its flows.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use greentic_types::{PackId as PackName, PackKind};
+use greentic_types::pack_manifest::ComponentCapability;
+use greentic_types::{ExtensionRef, PackDependency, PackId as PackName, PackKind};
 use semver::Version;
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
 use crate::model::{FlowId, Problems};
 use crate::yaml::{Document, Fields, Node};
 
-const FIELDS: [&str; 7] = [
+use super::component::{ComponentSource, components};
+
+const FIELDS: [&str; 13] = [
     "pack_id",
     "name",
     "display_name",
+    "description",
     "version",
     "kind",
     "publisher",
     "flows",
+    "components",
+    "assets",
+    "capabilities",
+    "dependencies",
+    "extensions",
 ];
 
 /// What greentic-pack knows besides. Tools write them empty, which is fine.
-const NOT_YET: [&str; 7] = [
-    "bootstrap",
-    "capabilities",
-    "components",
-    "dependencies",
-    "assets",
-    "extensions",
-    "agents",
-];
+const NOT_BUILT: [&str; 2] = ["bootstrap", "agents"];
 
 /// The content of a `pack.yaml`.
 #[derive(Debug)]
@@ -40,6 +43,12 @@ pub(super) struct PackConfig {
     pub publisher: String,
     /// The listed flows; none stands for all of `flows/`.
     pub flows: Option<Vec<FlowSource>>,
+    pub components: Vec<ComponentSource>,
+    /// The listed files, relative to the pack's folder; all of `assets/` comes along anyway.
+    pub assets: Vec<PathBuf>,
+    pub capabilities: Vec<ComponentCapability>,
+    pub dependencies: Vec<PackDependency>,
+    pub extensions: BTreeMap<String, ExtensionRef>,
 }
 
 /// A flow of a pack: its file, relative to the pack's folder, and what `pack.yaml` says of it.
@@ -78,6 +87,13 @@ impl PackConfig {
         let name = fields.get("display_name").or(fields.get("name"));
         let name = name.map(|node| node.text(problems));
         let flows = fields.get("flows").map(|node| flows(node, problems));
+        let components = fields
+            .get("components")
+            .map(|node| components(node, problems));
+        let assets = fields.get("assets").map(|node| assets(node, problems));
+        let capabilities = plain(fields.get("capabilities"), "list of capabilities", problems);
+        let dependencies = plain(fields.get("dependencies"), "list of dependencies", problems);
+        let extensions = plain(fields.get("extensions"), "set of extensions", problems);
         Some(Self {
             pack_id: pack_id?,
             name: name.flatten().map(str::to_owned),
@@ -86,13 +102,18 @@ impl PackConfig {
             publisher: publisher?.to_owned(),
             // An empty list, as tools write it, says no more than none.
             flows: flows.flatten().filter(|flows| !flows.is_empty()),
+            components: components.unwrap_or_default(),
+            assets: assets.unwrap_or_default(),
+            capabilities,
+            dependencies,
+            extensions,
         })
     }
 }
 
 fn reject_unknown(fields: &Fields<'_>, problems: &mut Problems) {
     for (name, node) in fields.iter() {
-        if NOT_YET.contains(&name) {
+        if NOT_BUILT.contains(&name) {
             if !is_empty(node.value()) {
                 problems.push(
                     node.error(format!("`{name}` cannot be built by this program"))
@@ -171,8 +192,42 @@ fn flows(node: &Node<'_>, problems: &mut Problems) -> Option<Vec<FlowSource>> {
     Some(flows)
 }
 
+fn assets(node: &Node<'_>, problems: &mut Problems) -> Vec<PathBuf> {
+    let items = node.items(problems).unwrap_or_default();
+    let mut assets = Vec::new();
+    for item in items {
+        if let Some(fields) = item.fields(problems) {
+            fields.only(&["path"], problems);
+            let path = fields.require("path", "assets/cards/hello.json", problems);
+            assets.extend(path.and_then(|node| inside(node, problems)));
+        }
+    }
+    assets
+}
+
+/// A value that goes into the manifest as it is; nothing where there is none.
+fn plain<T: DeserializeOwned + Default>(
+    node: Option<&Node<'_>>,
+    what: &str,
+    problems: &mut Problems,
+) -> T {
+    let Some(node) = node.filter(|node| !is_empty(node.value())) else {
+        return T::default();
+    };
+    let Some(json) = node.json(problems) else {
+        return T::default();
+    };
+    serde_json::from_value(json).unwrap_or_else(|error| {
+        problems.push(
+            node.error(format!("this is no {what}: {error}"))
+                .remedy("write what greentic-pack's `pack.yaml` takes"),
+        );
+        T::default()
+    })
+}
+
 /// A path that stays inside the pack's folder.
-fn inside(node: &Node<'_>, problems: &mut Problems) -> Option<PathBuf> {
+pub(super) fn inside(node: &Node<'_>, problems: &mut Problems) -> Option<PathBuf> {
     let path = Path::new(node.text(problems)?);
     let plain = path
         .components()

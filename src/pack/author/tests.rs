@@ -5,6 +5,8 @@ use super::*;
 use crate::model::Severity;
 use crate::pack::{Limits, open};
 
+mod components;
+
 const PACK: &str = "pack_id: small\nversion: 1.0.0\nkind: application\npublisher: us\n";
 const FLOW: &str = "id: main\ntype: messaging\nnodes:\n  hi:\n    emit.message: {text: Hi}\n";
 
@@ -90,13 +92,13 @@ fn pack_yaml_is_read_strictly() {
         &[
             (
                 "pack.yaml",
-                "pack_id: a b\nversion: 1.0\nkind: app\nautor: x\ncomponents: [{id: c}]\n",
+                "pack_id: a b\nversion: 1.0\nkind: app\nautor: x\nbootstrap: {install_flow: c}\n",
             ),
             ("flows/main.ygtc", FLOW),
         ],
         &[
             "pack.yaml: line 4, autor: unknown field `autor`",
-            "pack.yaml: line 5, components: `components` cannot be built by this program",
+            "pack.yaml: line 5, bootstrap: `bootstrap` cannot be built by this program",
             "pack.yaml: line 1, pack_id: `a b` is no pack id",
             "pack.yaml: line 2, version: expected text, found a number",
             "pack.yaml: line 3, kind: `app` is no kind of pack",

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::components::ComponentMetrics;
 use super::health::Health;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use crate::model::TenantId;
@@ -79,6 +80,13 @@ impl Metrics {
             registry,
             health,
         }
+    }
+
+    /// Those of the calls of components, too.
+    #[must_use]
+    pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
+        components.register(&mut self.registry);
+        self
     }
 
     /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.

@@ -1,5 +1,6 @@
 //! What operators see: logs, metrics, and whether the worker is alive and ready.
 
+mod components;
 mod health;
 mod logs;
 mod metrics;
@@ -19,6 +20,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::model::{Problem, Problems};
 
+pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use health::{Health, NotReady};
 pub use metrics::Metrics;
 pub use span::TurnSpan;

@@ -195,7 +195,10 @@ greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
 #[test]
 fn the_document_names_every_metric_and_no_other() {
     let health = Arc::new(Health::new(Duration::from_secs(60)));
-    let metrics = Metrics::new(health);
+    let components = ComponentMetrics::default();
+    components.called(&tenant(), CallOutcome::Done, Duration::from_millis(1));
+    components.refused(&tenant(), Capability::Http);
+    let metrics = Metrics::new(health).with_components(&components);
     metrics.tenant(&tenant()).dead_letter("code");
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page

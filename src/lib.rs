@@ -12,7 +12,7 @@
 //! - [`ports`]: what a turn needs of the outside world, as traits.
 //! - [`turn`]: one activity, start to end: begin, advance, commit, publish, disposition.
 //! - [`worker`]: pulls deliveries, runs turns in parallel, keeps each conversation in order, drains.
-//! - [`adapters`]: the ports on NATS, Redis and memory; the operator's HTTP endpoint.
+//! - [`adapters`]: the ports on NATS, Redis, wasmtime and memory; the operator's HTTP endpoint.
 //! - [`settings`], [`telemetry`]: configuration layers; logs, metrics and health.
 //! - [`chat`]: a provider in the terminal.
 //! - [`app`]: the composition root; [`cli`]: the commands.

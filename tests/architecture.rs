@@ -132,6 +132,19 @@ fn no_source_file_is_two_things() {
     );
 }
 
+/// The compiler denies the rest; this is about who may make an exception.
+#[test]
+fn only_the_cache_of_compiled_components_is_unsafe() {
+    let wrong = sources().into_iter().filter(|file| {
+        file.path != "src/adapters/wasm/cache.rs"
+            && file.text.lines().any(|line| names(line, "unsafe_code"))
+    });
+    report(
+        "exceptions from `unsafe_code = \"deny\"`",
+        wrong.map(|file| file.path),
+    );
+}
+
 #[test]
 fn no_build_output_is_tracked() {
     let built = |path: &String| {

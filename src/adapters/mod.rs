@@ -9,3 +9,4 @@ pub mod nats;
 mod patience;
 pub mod redis;
 pub mod system;
+pub mod wasm;

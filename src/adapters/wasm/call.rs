@@ -1,0 +1,233 @@
+//! One call of a component, from a free slot to its output.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, poll_fn};
+use humantime_serde::re::humantime::format_duration;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+
+use super::abi::{Entry, Mismatch, Output};
+use super::guest::{Guest, Refusal, Surroundings};
+use super::mailbox::Mailbox;
+use super::prepare::Prepared;
+use super::ticker::Ticker;
+use crate::model::{MAX_DEPTH, TenantId, is_too_deep};
+use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Running};
+use crate::telemetry::{CallOutcome, ComponentMetrics};
+
+/// Ticks that a guest may compute before it yields.
+const TICKS: u64 = 1;
+
+/// What calls run in.
+pub(super) struct Hall {
+    pub(super) ticker: Ticker,
+    /// One permit for each slot of the pool.
+    pub(super) slots: Semaphore,
+    pub(super) around: Surroundings,
+    pub(super) call_timeout: Duration,
+    pub(super) output_bytes: usize,
+    pub(super) stack_bytes: usize,
+}
+
+/// A call under way.
+pub(super) struct Started {
+    future: BoxFuture<'static, Result<ComponentOutput, ComponentError>>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Started {
+    /// Begins the call of a component that is ready, or that is not there.
+    pub(super) fn new(
+        hall: Arc<Hall>,
+        prepared: Option<Arc<Prepared>>,
+        call: ComponentCall,
+    ) -> Self {
+        let mailbox = Arc::new(Mailbox::default());
+        let future = run(hall, prepared, call, Arc::clone(&mailbox));
+        Self {
+            future: Box::pin(future),
+            mailbox,
+        }
+    }
+}
+
+impl Running for Started {
+    fn next(&mut self) -> BoxFuture<'_, Result<CallStep, ComponentError>> {
+        Box::pin(poll_fn(|context| {
+            if let Poll::Ready(result) = self.future.as_mut().poll(context) {
+                return Poll::Ready(result.map(CallStep::Done));
+            }
+            match self.mailbox.take() {
+                Some(key) => Poll::Ready(Ok(CallStep::Read(key))),
+                None => Poll::Pending,
+            }
+        }))
+    }
+
+    fn answer(&mut self, stored: Option<Value>) {
+        self.mailbox.answer(stored);
+    }
+}
+
+async fn run(
+    hall: Arc<Hall>,
+    prepared: Option<Arc<Prepared>>,
+    call: ComponentCall,
+    mailbox: Arc<Mailbox>,
+) -> Result<ComponentOutput, ComponentError> {
+    // Never closed.
+    let _slot = hall.slots.acquire().await;
+    let mut count = Count::new(&hall.around.metrics, &call.tenant);
+    let _ticking = hall.ticker.tick();
+    let result = enter(&hall, prepared, call, mailbox).await;
+    count.outcome = match &result {
+        Ok(_) => CallOutcome::Done,
+        Err(ComponentError::Trap { .. }) => CallOutcome::Trap,
+        Err(ComponentError::Limit { .. }) => CallOutcome::Limit,
+        Err(ComponentError::Refused { .. }) => CallOutcome::Refused,
+        Err(ComponentError::Unusable { .. }) => CallOutcome::Unusable,
+    };
+    result
+}
+
+async fn enter(
+    hall: &Hall,
+    prepared: Option<Arc<Prepared>>,
+    call: ComponentCall,
+    mailbox: Arc<Mailbox>,
+) -> Result<ComponentOutput, ComponentError> {
+    let unusable = |reason: &str| ComponentError::Unusable {
+        component: call.invocation.component.clone(),
+        reason: reason.to_owned(),
+    };
+    let prepared = prepared.ok_or_else(|| unusable("its code is not loaded"))?;
+    let entry = prepared.entries.entry(call.invocation.form);
+    let entry =
+        entry.ok_or_else(|| unusable("it exports none of the interfaces for such a call"))?;
+    let call = Arc::new(call);
+    let guest = Guest::new(Arc::clone(&call), mailbox, &hall.around);
+    let mut store = Store::new(prepared.instance.engine(), guest);
+    store.limiter(|guest| &mut guest.memory);
+    store.set_epoch_deadline(TICKS);
+    store.epoch_deadline_async_yield_and_update(TICKS);
+    // What is copied out of a guest is never more than its memory, however often it points to the same bytes.
+    store.set_hostcall_fuel(hall.around.memory_bytes);
+    let called =
+        tokio::time::timeout(hall.call_timeout, invoke(&prepared, entry, &mut store)).await;
+    let failed = |limit| ComponentError::Limit {
+        component: call.invocation.component.clone(),
+        limit,
+    };
+    let output = match called {
+        Err(_) => return Err(failed(hall.timeout())),
+        Ok(Err(error)) => return Err(hall.classify(&error, store.data())),
+        Ok(Ok(output)) => output,
+    };
+    if output.len() > hall.output_bytes {
+        return Err(failed(hall.output()));
+    }
+    let value = output.into_value();
+    if is_too_deep(&value) {
+        return Err(failed(format!(
+            "an output of {MAX_DEPTH} levels of arrays and objects"
+        )));
+    }
+    let state = std::mem::take(&mut store.data_mut().state.written);
+    Ok(ComponentOutput {
+        value,
+        state: state.into_iter().collect(),
+    })
+}
+
+async fn invoke(
+    prepared: &Prepared,
+    entry: Entry,
+    store: &mut Store<Guest>,
+) -> wasmtime::Result<Output> {
+    let instance = prepared.instance.instantiate_async(&mut *store).await?;
+    entry.invoke(store, &instance).await
+}
+
+impl Hall {
+    fn timeout(&self) -> String {
+        let limit = format_duration(self.call_timeout);
+        format!("a call time of {limit} (`components.call_timeout`)")
+    }
+
+    fn output(&self) -> String {
+        format!(
+            "an output of {} bytes (`components.output_bytes`)",
+            self.output_bytes
+        )
+    }
+
+    /// What an ended guest ended of.
+    fn classify(&self, error: &wasmtime::Error, guest: &Guest) -> ComponentError {
+        let component = guest.call.invocation.component.clone();
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            let what = refusal.0.to_owned();
+            return ComponentError::Refused { component, what };
+        }
+        if let Some(mismatch) = error.downcast_ref::<Mismatch>() {
+            let reason = mismatch.to_string();
+            return ComponentError::Unusable { component, reason };
+        }
+        let limit = |limit| ComponentError::Limit {
+            component: component.clone(),
+            limit,
+        };
+        // What a guest that gets no memory does is to crash.
+        if guest.memory.was_denied() {
+            let bytes = self.around.memory_bytes;
+            return limit(format!(
+                "{bytes} bytes of memory (`components.memory_bytes`)"
+            ));
+        }
+        if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+            let bytes = self.stack_bytes;
+            return limit(format!(
+                "a stack of {bytes} bytes (`components.stack_bytes`)"
+            ));
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return limit("the slots that there are for its modules, memories and tables (`components.instances`)".to_owned());
+        }
+        tracing::debug!(
+            component,
+            error = format!("{error:?}"),
+            "a component trapped"
+        );
+        let reason = error.root_cause().to_string();
+        ComponentError::Trap { component, reason }
+    }
+}
+
+/// Counts a call when it is over, however it ends.
+struct Count<'a> {
+    metrics: &'a ComponentMetrics,
+    tenant: TenantId,
+    since: Instant,
+    outcome: CallOutcome,
+}
+
+impl<'a> Count<'a> {
+    fn new(metrics: &'a ComponentMetrics, tenant: &TenantId) -> Self {
+        Self {
+            metrics,
+            tenant: tenant.clone(),
+            since: Instant::now(),
+            outcome: CallOutcome::Dropped,
+        }
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.metrics
+            .called(&self.tenant, self.outcome, self.since.elapsed());
+    }
+}

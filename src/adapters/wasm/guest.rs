@@ -1,0 +1,156 @@
+//! What a running component has around it: on whose behalf it runs, and what it has done so far.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::egress::Egress;
+use super::limits::MemoryLimit;
+use super::mailbox::Mailbox;
+use super::stdio::Lines;
+use crate::ports::{ComponentCall, Declared};
+use crate::telemetry::{Capability, ComponentMetrics};
+
+/// A call's side of the store.
+pub(super) struct Guest {
+    /// The call.
+    pub(super) call: Arc<ComponentCall>,
+    /// What it may use of memory.
+    pub(super) memory: MemoryLimit,
+    /// What it knows and changed of the user's state.
+    pub(super) state: State,
+    /// The way out.
+    pub(super) egress: Arc<Egress>,
+    /// HTTP requests so far: each has a number of its own, the same on every attempt at the turn.
+    pub(super) requests: u32,
+    metrics: ComponentMetrics,
+    wasi: Option<WasiCtx>,
+    table: ResourceTable,
+}
+
+/// The user's state as one call sees it.
+#[derive(Debug)]
+pub(super) struct State {
+    /// How the turn is asked.
+    pub(super) mailbox: Arc<Mailbox>,
+    /// What the turn has answered.
+    pub(super) read: HashMap<String, Option<Value>>,
+    /// What the call wrote.
+    pub(super) written: BTreeMap<String, Option<Value>>,
+    /// How many bytes it may still write.
+    pub(super) room: usize,
+}
+
+/// A component's reach for what it was not granted, where its interface leaves no other way to tell it.
+#[derive(Debug, thiserror::Error)]
+#[error("it may not {0}")]
+pub(super) struct Refusal(pub(super) &'static str);
+
+/// What every call of a worker shares.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) egress: Arc<Egress>,
+    pub(super) metrics: ComponentMetrics,
+    pub(super) memory_bytes: usize,
+    pub(super) state_bytes: usize,
+}
+
+impl Guest {
+    pub(super) fn new(
+        call: Arc<ComponentCall>,
+        mailbox: Arc<Mailbox>,
+        around: &Surroundings,
+    ) -> Self {
+        Self {
+            call,
+            memory: MemoryLimit::new(around.memory_bytes),
+            state: State {
+                mailbox,
+                read: HashMap::new(),
+                written: BTreeMap::new(),
+                room: around.state_bytes,
+            },
+            egress: Arc::clone(&around.egress),
+            requests: 0,
+            metrics: around.metrics.clone(),
+            wasi: None,
+            table: ResourceTable::new(),
+        }
+    }
+
+    /// What its pack's manifest says that it needs.
+    pub(super) fn declared(&self) -> Declared {
+        let declared = self
+            .call
+            .grants
+            .declared
+            .get(&self.call.invocation.component);
+        declared.copied().unwrap_or_default()
+    }
+
+    /// Notes that something was refused to it.
+    pub(super) fn refused(&self, capability: Capability) {
+        self.metrics.refused(&self.call.tenant, capability);
+        tracing::debug!(
+            tenant = %self.call.tenant,
+            pack = %self.call.grants.pack_name,
+            component = %self.call.invocation.component,
+            capability = capability.as_str(),
+            "a component was refused what it reached for"
+        );
+    }
+
+    /// The value of a variable that the operator granted to its pack, by any spelling that comes down to the same name:
+    /// `api-token` finds `API_TOKEN`.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        let env = &self.call.grants.env;
+        if let Some(value) = env.get(name) {
+            return Some(value);
+        }
+        let wanted = plain_name(name);
+        let found = env.iter().find(|(name, _)| plain_name(name) == wanted);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The system interfaces: made when first used, since most components use none in most calls. No files, no
+    /// sockets, no arguments; of variables, the granted ones.
+    fn wasi(call: &ComponentCall, variables: bool) -> WasiCtx {
+        let mut wasi = WasiCtx::builder();
+        wasi.allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        if variables {
+            for (name, value) in &call.grants.env {
+                wasi.env(name, value);
+            }
+        }
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            wasi.stdout(Lines::new(call, "stdout"))
+                .stderr(Lines::new(call, "stderr"));
+        }
+        wasi.build()
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let variables = self.declared().secrets;
+        let call = &self.call;
+        WasiCtxView {
+            ctx: self.wasi.get_or_insert_with(|| Self::wasi(call, variables)),
+            table: &mut self.table,
+        }
+    }
+}
+
+/// A name in small letters, with `_` for whatever is neither a letter nor a digit.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_lowercase(),
+        false => '_',
+    };
+    name.trim().chars().map(plain).collect()
+}

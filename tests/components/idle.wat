@@ -1,0 +1,2 @@
+;; world:
+;; Can be loaded, but there is no way in.

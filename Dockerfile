@@ -20,11 +20,12 @@ COPY --from=builder /greentic-worker /usr/local/bin/greentic-worker
 # Of use to TLS only; the slim image comes without.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 WORKDIR /greentic
-# Nobody in particular: the worker writes no file.
+# Nobody in particular: the worker writes nothing but its cache of compiled components.
 USER 65532:65532
 ENV GREENTIC_WORKER__HTTP__LISTEN=0.0.0.0:8080 \
     GREENTIC_WORKER__LOG__FORMAT=json \
     GREENTIC_WORKER__PACKS__STORE=/greentic/packs \
+    GREENTIC_WORKER__COMPONENTS__CACHE_DIR=/tmp/components \
     GREENTIC_WORKER__BINDINGS_DIRS='["/greentic/bindings"]'
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \

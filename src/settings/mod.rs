@@ -23,7 +23,7 @@ pub use flags::Flags;
 pub use sections::{Limits, Packs, Retry, Tenant, Worker};
 pub use variables::VARIABLE_PREFIX;
 
-use crate::adapters::{http, nats, redis};
+use crate::adapters::{http, nats, redis, wasm};
 use crate::bindings::EnvPolicy;
 use crate::model::{EnvId, Problems, TenantId};
 use crate::telemetry;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub worker: Worker,
     /// How far a turn may go.
     pub limits: Limits,
+    /// How the components of packs are run.
+    pub components: wasm::Config,
     /// The connection to NATS, its streams and consumers.
     pub nats: nats::Config,
     /// The connection to Redis.

@@ -23,6 +23,7 @@ pub(super) fn check(settings: &Settings) -> Problems {
     problems.extend(settings.log.problems());
     problems.extend(settings.nats.validate());
     problems.extend(settings.redis.problems());
+    problems.extend(settings.components.problems());
     problems
 }
 

@@ -126,7 +126,8 @@ impl Scene {
     pub fn worker(self) -> Talk {
         static LOG: Once = Once::new();
         LOG.call_once(|| telemetry::init(&self.settings.log).expect("a log"));
-        let worker = Embedding::start(&self.settings, self.registry);
+        let worker =
+            Embedding::start(&self.settings, self.registry).expect("components can be run");
         Talk {
             worker,
             _scratch: self._scratch,

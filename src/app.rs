@@ -15,10 +15,11 @@ use crate::adapters::bus::{Bus, Published};
 use crate::adapters::http::{self, Endpoint, Listen};
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
-use crate::adapters::memory::{MemoryStore, PlayedComponents};
+use crate::adapters::memory::MemoryStore;
 use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
+use crate::adapters::wasm::{WasmComponents, WasmError};
 use crate::catalog::{self, Loaded, Sources};
 use crate::flow;
 use crate::model::{Problems, TenantId};
@@ -26,7 +27,7 @@ use crate::pack::{self, Resolver};
 use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
 use crate::registry::Registry;
 use crate::settings::Settings;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{ComponentMetrics, Health, Metrics};
 use crate::turn::{self, Outage, RetryPolicy, Turns};
 use crate::worker::{self, Drained, Worker};
 
@@ -50,6 +51,9 @@ pub enum StartError {
     /// There is no way to Redis.
     #[error(transparent)]
     Redis(#[from] redis::ConnectError),
+    /// Components cannot be run with these settings.
+    #[error(transparent)]
+    Components(#[from] WasmError),
     /// The operator's endpoint cannot be opened.
     #[error("cannot listen on {address} (`http.listen`): {source}")]
     Listen {
@@ -148,6 +152,8 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         registry: Registry,
         ports: impl FnOnce(&Arc<Nats>, &Arc<RedisStore>) -> Ports<I, S, P>,
     ) -> Result<Self, StartError> {
+        let counted = ComponentMetrics::default();
+        let components = WasmComponents::new(&settings.components, counted.clone())?;
         let (nats, redis) = tokio::join!(
             Nats::connect(&settings.nats),
             RedisStore::connect(&settings.redis)
@@ -161,7 +167,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let http = listen(settings.http.listen).await?;
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(&counted));
         let outage = Outage::default();
         let Ports {
             inbound,
@@ -172,7 +178,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             store,
             publisher,
             registry: Arc::new(registry),
-            components: Arc::new(PlayedComponents::none()),
+            components: Arc::new(components),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
@@ -316,14 +322,18 @@ pub struct Embedding {
 
 impl Embedding {
     /// Starts it; it ends with the process.
-    pub fn start(settings: &Settings, registry: Registry) -> Self {
+    ///
+    /// # Errors
+    /// If components cannot be run with these settings.
+    pub fn start(settings: &Settings, registry: Registry) -> Result<Self, WasmError> {
+        let components = WasmComponents::new(&settings.components, ComponentMetrics::default())?;
         let (bus, published) = Bus::new();
         let tenants: Vec<TenantId> = registry.tenants().into_iter().cloned().collect();
         let turns = Turns {
             store: Arc::new(MemoryStore::new(SystemClock, settings.redis.dedupe_window)),
             publisher: Arc::new(bus.clone()),
             registry: Arc::new(registry),
-            components: Arc::new(PlayedComponents::none()),
+            components: Arc::new(components),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),
@@ -339,10 +349,10 @@ impl Embedding {
             worker_config(settings, tenants.clone()),
         );
         tokio::spawn(worker.run(CancellationToken::new()));
-        Self {
+        Ok(Self {
             bus,
             published,
             tenants,
-        }
+        })
     }
 }

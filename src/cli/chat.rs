@@ -97,7 +97,7 @@ async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
         bus,
         published,
         tenants,
-    } = Embedding::start(&loaded.settings, registry);
+    } = Embedding::start(&loaded.settings, registry).map_err(anyhow::Error::from)?;
     let tenant = match (&chat.tenant, &tenants[..]) {
         (Some(tenant), _) if !tenants.contains(tenant) => {
             return Err(anyhow!(

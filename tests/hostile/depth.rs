@@ -91,7 +91,8 @@ impl Talk {
         settings.bindings = vec![at("t.gtbind")];
         let loaded = app::load(&settings, &Default::default())
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let Embedding { bus, published, .. } = Embedding::start(&settings, loaded.registry);
+        let Embedding { bus, published, .. } =
+            Embedding::start(&settings, loaded.registry).unwrap();
         Self {
             bus,
             published,

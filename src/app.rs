@@ -81,8 +81,7 @@ pub fn load(
     let tenants = settings.tenants.iter();
     let defaults =
         tenants.filter_map(|(id, tenant)| Some((id.clone(), tenant.default_flow.clone()?)));
-    catalog::load(&Sources {
-        bindings: &bindings,
+    let sources = Sources {
         resolver: &Resolver::new(&settings.packs.store),
         limits: &pack::Limits::default(),
         signatures: &settings.packs.signatures,
@@ -95,7 +94,8 @@ pub fn load(
         policy: &settings.env,
         environment,
         defaults: &defaults.collect(),
-    })
+    };
+    catalog::load(&sources, catalog::read(&bindings))
 }
 
 /// A worker with everything connected and bound, ready to run. Its turns go through the ports `I`, `S` and `P`.

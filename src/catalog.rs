@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use greentic_types::PackManifest;
 
-use crate::bindings::{self, EnvPolicy, PackBinding};
+use crate::bindings::{self, Entry, EnvPolicy, Origin, PackBinding};
 use crate::flow::{self, Program};
-use crate::model::{FlowId, FlowTarget, Grants, Problem, Problems, TenantId};
+use crate::model::{FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId};
 use crate::pack::{self, BuiltPack, Resolver};
 use crate::registry::{BoundPack, DefaultFlow, EntryError, Registry};
 
@@ -21,8 +21,6 @@ use shelf::{Opened, Shelf, holdings};
 /// Where everything that is bound comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
-    /// Gtbind files, and folders of them.
-    pub bindings: &'a [PathBuf],
     /// Finds the archives.
     pub resolver: &'a Resolver,
     /// How much of an archive is taken.
@@ -50,13 +48,32 @@ pub struct Loaded {
     pub warnings: Problems,
 }
 
-/// Loads everything: reads the gtbinds, merges them, opens the packs, compiles their flows, grants variables. If there
-/// is any error, all problems come and nothing else.
-pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
-    let (gtbinds, mut problems) = bindings::load(sources.bindings);
+/// What the gtbinds say.
+#[derive(Clone, Debug)]
+pub struct Bindings {
+    /// One for each pack of each tenant.
+    pub merged: Vec<PackBinding>,
+    /// What is wrong with them.
+    pub problems: Problems,
+}
+
+/// Reads gtbinds from files and folders, and merges them.
+pub fn read(paths: &[PathBuf]) -> Bindings {
+    let (gtbinds, mut problems) = bindings::load(paths);
     let (merged, found) = bindings::merge(gtbinds);
     problems.extend(found);
+    Bindings { merged, problems }
+}
 
+/// Loads everything that the gtbinds bind: opens the packs, compiles their flows, grants variables. If there is any
+/// error, all problems come and nothing else.
+pub fn load(
+    sources: &Sources<'_>,
+    Bindings {
+        merged,
+        mut problems,
+    }: Bindings,
+) -> Result<Loaded, Problems> {
     let mut shelf = Shelf::default();
     let mut bound = Vec::new();
     for binding in &merged {
@@ -91,6 +108,47 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
         code: shelf.into_code(),
         warnings: problems,
     })
+}
+
+/// Loads a pack that is not bound any more from the archive that was kept of it, for a tenant that still has parked
+/// conversations in it, and the code that its flows call. No flow of it can be started, and it is granted what every
+/// pack is.
+///
+/// # Errors
+/// The archive is not there, is not that pack, or does not load.
+pub fn load_kept(
+    sources: &Sources<'_>,
+    (pack, archive): (PackId, &Path),
+    tenant: &TenantId,
+) -> Result<(BoundPack, Vec<ComponentCode>), Problems> {
+    let origin = Origin {
+        file: archive.to_owned(),
+        place: "archive".to_owned(),
+    };
+    let binding = PackBinding {
+        tenant: tenant.clone(),
+        pack_id: Entry {
+            value: pack,
+            origin: origin.clone(),
+        },
+        pack_ref: Entry {
+            value: PackRef::File(archive.to_owned()),
+            origin,
+        },
+        flows: BTreeMap::new(),
+        env: BTreeMap::new(),
+    };
+    let (env, mut problems) = bindings::grant(sources.policy, &binding, sources.environment);
+    let mut shelf = Shelf::default();
+    let opened = shelf.take(sources, &binding, &mut problems);
+    let program = opened.as_ref().and_then(|opened| opened.program.as_ref());
+    match (&opened, program) {
+        (Some(opened), Some(program)) => {
+            let bound = bind(&binding, opened, program, env, &mut problems);
+            Ok((bound, shelf.into_code()))
+        }
+        _ => Err(problems),
+    }
 }
 
 /// Builds the pack of a folder and compiles its flows, so that what would not load is not built.

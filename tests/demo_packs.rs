@@ -28,10 +28,7 @@ fn tenant() -> TenantId {
 }
 
 fn load() -> Registry {
-    let Loaded {
-        registry, warnings, ..
-    } = catalog::load(&Sources {
-        bindings: &[root().join("bindings")],
+    let sources = Sources {
         resolver: &Resolver::new(root().join("packs/store")),
         limits: &pack::Limits::default(),
         signatures: &pack::Signatures::default(),
@@ -39,8 +36,11 @@ fn load() -> Registry {
         policy: &EnvPolicy::default(),
         environment: &BTreeMap::new(),
         defaults: &BTreeMap::from([(tenant(), "hello-pack/main".parse().unwrap())]),
-    })
-    .unwrap_or_else(|problems| panic!("{problems}"));
+    };
+    let bindings = catalog::read(&[root().join("bindings")]);
+    let Loaded {
+        registry, warnings, ..
+    } = catalog::load(&sources, bindings).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(warnings.is_empty(), "{warnings}");
     registry
 }

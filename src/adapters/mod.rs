@@ -6,6 +6,7 @@ pub mod http;
 pub mod kill_points;
 pub mod memory;
 pub mod nats;
+pub mod packs;
 mod patience;
 pub mod redis;
 pub mod system;

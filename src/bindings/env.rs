@@ -137,6 +137,19 @@ impl EnvPolicy {
     }
 }
 
+/// The variables that every pack sees, with their values from this environment.
+pub fn granted_always(
+    policy: &EnvPolicy,
+    environment: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let granted = environment
+        .iter()
+        .filter(|(name, _)| policy.grants_always(name));
+    granted
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
 /// The variables that a pack sees, with their values from this environment. A variable that is listed and denied is an
 /// error; one that is granted but not set is a warning.
 pub fn grant(
@@ -145,11 +158,7 @@ pub fn grant(
     environment: &BTreeMap<String, String>,
 ) -> (BTreeMap<String, String>, Problems) {
     let mut problems = Problems::default();
-    let mut granted: BTreeMap<String, String> = environment
-        .iter()
-        .filter(|(name, _)| policy.grants_always(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let mut granted = granted_always(policy, environment);
     for (name, origin) in &binding.env {
         if let Err(denial) = policy.check(name) {
             problems.push(origin.locate(denial.problem(name)));

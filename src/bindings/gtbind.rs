@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::model::{FlowId, PackId, PackRef, Problem, Problems, TenantId};
+use crate::model::{FlowId, InvalidPackRef, PackId, PackRef, Problem, Problems, TenantId};
 use crate::yaml::{Document, Fields, Node};
 
 use super::env::is_variable_name;
@@ -187,12 +187,16 @@ impl Reader<'_> {
         match PackRef::parse(text, base) {
             Ok(value) => Some(entry(self.file, node, value)),
             Err(error) => {
-                self.problems.push(
-                    node.error(format!("`{text}` is no pack reference: {error}"))
-                        .remedy(format!(
-                            "write `{example}`, `file:///path/to/a.gtpack`, or a path from this file's folder"
-                        )),
-                );
+                let message = if error == InvalidPackRef::Credentials {
+                    // Not even a message may show them.
+                    format!("this is no pack reference: {error}")
+                } else {
+                    format!("`{text}` is no pack reference: {error}")
+                };
+                self.problems.push(node.error(message).remedy(format!(
+                    "write `{example}`, a path from this file's folder, or an address such as \
+                     `https://host/a.gtpack`, `s3://bucket/a.gtpack` or `oci://registry/repository:tag`"
+                )));
                 None
             }
         }

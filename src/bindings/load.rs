@@ -10,6 +10,10 @@ use super::GtBind;
 
 const EXTENSION: &str = "gtbind";
 
+/// What gtbinds were at some moment: two are equal if nothing in them has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(blake3::Hash);
+
 /// Reads gtbinds: a file is read whatever its name, a folder gives its `*.gtbind` in the order of their names. A file
 /// that is reached twice is read once. What could be read comes back beside all the problems.
 pub fn load(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
@@ -41,6 +45,28 @@ pub fn load(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
         }
     }
     (gtbinds, problems)
+}
+
+/// What the gtbinds are now. It goes by their contents, for times and sizes tell too little on mounted volumes.
+pub fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    for path in paths {
+        for file in files_of(path, &mut Problems::default()) {
+            let name = file.as_os_str().as_encoded_bytes();
+            hasher.update(&name.len().to_le_bytes()).update(name);
+            match fs::read(&file) {
+                Ok(bytes) => {
+                    hasher.update(&bytes.len().to_le_bytes()).update(&bytes);
+                }
+                // Unlike any length of a file.
+                Err(error) => {
+                    hasher.update(&usize::MAX.to_le_bytes());
+                    hasher.update(error.kind().to_string().as_bytes());
+                }
+            }
+        }
+    }
+    Fingerprint(hasher.finalize())
 }
 
 fn files_of(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
@@ -137,5 +163,31 @@ mod tests {
                 .all(|p| p.remedy.is_some() && p.file.is_some())
         );
         assert!(load(&[]).1.has_errors());
+    }
+    #[test]
+    fn a_fingerprint_changes_with_whatever_a_load_would_see() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = [dir.path().to_owned(), dir.path().join("single")];
+        let mut seen = vec![fingerprint(&paths)];
+        let mut changed = |what: &str| {
+            let now = fingerprint(&paths);
+            assert_eq!(now, fingerprint(&paths), "{what} twice");
+            assert!(!seen.contains(&now), "{what} goes unseen");
+            seen.push(now);
+        };
+        write(dir.path(), "a.gtbind", "one");
+        changed("a new file");
+        write(dir.path(), "a.gtbind", "two");
+        changed("as many other bytes");
+        fs::rename(dir.path().join("a.gtbind"), dir.path().join("b.gtbind")).unwrap();
+        changed("another name");
+        write(dir.path(), "single", "x");
+        changed("a file that was named and absent");
+
+        let before = fingerprint(&paths);
+        write(dir.path(), "README.md", "not a gtbind");
+        assert_eq!(before, fingerprint(&paths));
+        fs::remove_file(dir.path().join("b.gtbind")).unwrap();
+        assert_ne!(before, fingerprint(&paths));
     }
 }

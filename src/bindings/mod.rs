@@ -8,7 +8,7 @@ mod gtbind;
 mod load;
 mod merge;
 
-pub use env::{Denial, EnvPattern, EnvPolicy, InvalidPattern, grant};
+pub use env::{Denial, EnvPattern, EnvPolicy, InvalidPattern, grant, granted_always};
 pub use gtbind::{Entry, GtBind, Origin, render};
-pub use load::load;
+pub use load::{Fingerprint, fingerprint, load};
 pub use merge::{PackBinding, merge};

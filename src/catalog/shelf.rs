@@ -43,6 +43,8 @@ impl std::fmt::Debug for ComponentCode {
 pub(super) struct Shelf {
     opened: HashMap<(PackId, PathBuf), Option<Arc<Opened>>>,
     code: BTreeMap<ComponentDigest, ComponentCode>,
+    /// Whether it was said that the cache cannot be written to.
+    said: bool,
 }
 
 /// What is kept of a pack.
@@ -70,7 +72,10 @@ impl Shelf {
         let key = (binding.pack_id.value, file);
         if !self.opened.contains_key(&key) {
             let opened = match open(sources, binding, problems) {
-                Ok(pack) => Some(Arc::new(self.unpack(sources, pack, &key.1, problems))),
+                Ok((pack, bytes)) => {
+                    self.keep(sources, (&pack.id, &bytes), problems);
+                    Some(Arc::new(self.unpack(sources, pack, &key.1, problems)))
+                }
                 Err(problem) => {
                     problems.push(problem);
                     None
@@ -84,6 +89,30 @@ impl Shelf {
     /// The code that the flows of all packs call.
     pub fn into_code(self) -> Vec<ComponentCode> {
         self.code.into_values().collect()
+    }
+
+    /// Keeps an archive, where it is to be kept.
+    fn keep(
+        &mut self,
+        sources: &Sources<'_>,
+        (pack, bytes): (&PackId, &[u8]),
+        problems: &mut Problems,
+    ) {
+        if let Err((folder, error)) = sources.resolver.keep(pack, bytes)
+            && !std::mem::replace(&mut self.said, true)
+        {
+            let message = format!(
+                "archives cannot be kept here: {error}; once this worker stops, no conversation can go on that is \
+                 parked in a pack which is not bound any more"
+            );
+            let remedy = "name a folder that the worker may write to, or leave the setting empty";
+            problems.push(
+                Problem::warning(message)
+                    .in_file(&folder)
+                    .at("setting packs.cache_dir")
+                    .remedy(remedy),
+            );
+        }
     }
 
     /// Takes out of a pack what is kept. The code goes a way of its own, as far as any flow calls it.
@@ -134,17 +163,18 @@ impl Shelf {
     }
 }
 
+/// The opened pack, if it may be used, and its archive.
 fn open(
     sources: &Sources<'_>,
     binding: &PackBinding,
     problems: &mut Problems,
-) -> Result<Pack, Problem> {
+) -> Result<(Pack, Vec<u8>), Problem> {
     let origin = &binding.pack_ref.origin;
     let reference = &binding.pack_ref.value;
     let limits = sources.limits;
     let bytes = sources
         .resolver
-        .fetch(reference, limits.archive_bytes)
+        .fetch(&binding.pack_id.value, reference, limits.archive_bytes)
         .map_err(|error| origin.locate(Problem::error(error.to_string()).remedy(error.remedy())))?;
     let pack = pack::open(&bytes, Some(&binding.pack_id.value), limits).map_err(|error| {
         let message = format!("{reference} is refused: {error}");
@@ -152,10 +182,10 @@ fn open(
     })?;
     let signatures = sources.signatures;
     if signatures.policy == SignaturePolicy::Off {
-        return Ok(pack);
+        return Ok((pack, bytes));
     }
     let Err(error) = pack.vouched(&signatures.keys) else {
-        return Ok(pack);
+        return Ok((pack, bytes));
     };
     let located = |problem: Problem| origin.locate(problem.remedy(error.remedy()));
     if signatures.policy == SignaturePolicy::Strict {
@@ -164,7 +194,7 @@ fn open(
     }
     let message = format!("nobody vouches for {reference}: {error}");
     problems.push(located(Problem::warning(message)));
-    Ok(pack)
+    Ok((pack, bytes))
 }
 
 /// What the flows of a pack may call and show. Takes the assets out of it.

@@ -49,8 +49,8 @@ impl Site {
 
     fn load(&self, default: Option<&str>) -> Result<Loaded, Problems> {
         let default = default.map(|text| ("t".parse().unwrap(), text.parse().unwrap()));
-        load(&Sources {
-            bindings: &[self.dir.path().join("bindings")],
+        let bindings = read(&[self.dir.path().join("bindings")]);
+        let sources = Sources {
             resolver: &Resolver::new(self.dir.path().join("store")),
             limits: &pack::Limits::default(),
             signatures: &self.signatures,
@@ -61,7 +61,8 @@ impl Site {
             },
             environment: &BTreeMap::from([("A".to_owned(), "1".to_owned())]),
             defaults: &default.into_iter().collect(),
-        })
+        };
+        load(&sources, bindings)
     }
 
     /// What is wrong, as `file: place: message` with the file's name only.

@@ -9,6 +9,7 @@ mod inbound;
 mod outbound;
 mod pack_ref;
 mod problem;
+mod remote_ref;
 mod secret;
 
 pub use activity::{Activity, FlowTarget, TraceContext};
@@ -23,6 +24,7 @@ pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
 pub use outbound::{Outbound, OutboundHeaders, apology_id, dead_letter_id, header};
 pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};
+pub use remote_ref::{Cloud, ObjectRef, OciRef, OciVersion, RemoteRef, WebRef};
 pub use secret::Secret;
 
 pub use greentic_types::ReplyScope;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use semver::Version;
 
+use super::RemoteRef;
+
 /// A gtbind's `pack_ref`: where to find the archive. What it must be is said by the pack id alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PackRef {
@@ -17,6 +19,8 @@ pub enum PackRef {
     },
     /// `file://<path>`, or just a path: relative ones start at the folder of the gtbind.
     File(PathBuf),
+    /// On another machine.
+    Remote(RemoteRef),
 }
 
 /// A text that is not a reference to a pack.
@@ -26,7 +30,9 @@ pub enum InvalidPackRef {
     #[error("it is empty")]
     Empty,
     /// A scheme that is not known.
-    #[error("`{0}://` is not a known place for packs")]
+    #[error(
+        "`{0}://` is not a known place for packs: there are store://, file://, https://, s3://, gs://, az:// and oci://"
+    )]
     Scheme(String),
     /// A store reference without a version.
     #[error("the version is missing: expected `store://<name>@<version>`")]
@@ -44,6 +50,31 @@ pub enum InvalidPackRef {
         /// Why it is none.
         reason: String,
     },
+    /// An address that ends with its host.
+    #[error("the path is missing: expected `<scheme>://<host or bucket>/<path>`")]
+    NoPath,
+    /// A blank or control character.
+    #[error("it holds a blank or a control character; write `%20` for a blank")]
+    Blank,
+    /// A host or bucket with characters that none can have.
+    #[error("`{0}` is not the name of a host or bucket")]
+    Host(String),
+    /// User and password in the address.
+    #[error("it carries credentials, which belong into the settings (`packs.hosts`)")]
+    Credentials,
+    /// An OCI reference that names no version.
+    #[error(
+        "the tag is missing: expected `oci://<registry>/<repository>:<tag>` or `@sha256:<digest>`"
+    )]
+    NoTag,
+    /// An OCI reference whose digest is none.
+    #[error("`{0}` is not a digest: expected `sha256:` and 64 hexadecimal digits")]
+    Digest(String),
+    /// An OCI reference to a repository that cannot be.
+    #[error(
+        "`{0}` is not a repository: only lower-case letters, digits, `.`, `_`, `-` and `/` are"
+    )]
+    Repository(String),
 }
 
 impl PackRef {
@@ -52,7 +83,12 @@ impl PackRef {
         let path = match text.split_once("://") {
             Some(("store", rest)) => return Self::in_store(rest),
             Some(("file", path)) => path,
-            Some((scheme, _)) => return Err(InvalidPackRef::Scheme(scheme.to_owned())),
+            Some((scheme, rest)) => {
+                return match RemoteRef::parse(scheme, rest) {
+                    Some(read) => read.map(Self::Remote),
+                    None => Err(InvalidPackRef::Scheme(scheme.to_owned())),
+                };
+            }
             None => text,
         };
         if path.is_empty() {
@@ -84,6 +120,7 @@ impl fmt::Display for PackRef {
         match self {
             Self::Store { name, version } => write!(f, "store://{name}@{version}"),
             Self::File(path) => path.display().fmt(f),
+            Self::Remote(remote) => remote.fmt(f),
         }
     }
 }
@@ -112,10 +149,44 @@ mod tests {
     }
 
     #[test]
+    fn references_lead_to_other_machines() {
+        for same in [
+            "https://packs.example.com/a/b.gtpack",
+            "http://localhost:8080/b.gtpack",
+            "s3://bucket/some/key.gtpack",
+            "gs://bucket/key",
+            "az://container/key",
+            "oci://ghcr.io/org/pack:1.0.0",
+            "oci://localhost:5000/pack:latest",
+        ] {
+            check(same, Ok(same));
+        }
+        let digest = "0".repeat(64);
+        let pinned = format!("oci://ghcr.io/org/pack@sha256:{digest}");
+        check(&pinned, Ok(&pinned));
+        let both = format!("oci://ghcr.io/org/pack:1.0.0@sha256:{digest}");
+        check(&both, Ok(&pinned));
+        check("https://H.example/p?sig=1", Ok("https://h.example/p?***"));
+    }
+
+    #[test]
+    fn addresses_that_lead_nowhere_are_told_why_not() {
+        check("https://example.com", Err("path is missing"));
+        check("s3://bucket/", Err("path is missing"));
+        check("https:///p", Err("not the name of a host"));
+        check("https://u:p@example.com/p", Err("credentials"));
+        check("https://example.com/a b", Err("blank"));
+        check("oci://ghcr.io/org/pack", Err("tag is missing"));
+        check("oci://ghcr.io/org/pack:", Err("tag is missing"));
+        check("oci://ghcr.io/org/pack@sha256:12", Err("not a digest"));
+        check("oci://ghcr.io/Org/pack:1", Err("not a repository"));
+        check("ftp://example.com/p", Err("`ftp://`"));
+    }
+
+    #[test]
     fn anything_else_is_told_why_not() {
         check("", Err("empty"));
         check("file://", Err("empty"));
-        check("s3://bucket/p", Err("`s3://`"));
         check("store://hello-pack", Err("version is missing"));
         check(
             "store://hello-pack@latest",

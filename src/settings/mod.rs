@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use flags::Flags;
-pub use sections::{Limits, Packs, Retry, Tenant, Worker};
+pub use sections::{Limits, Packs, Reload, Retry, Tenant, Worker};
 pub use variables::VARIABLE_PREFIX;
 
 use crate::adapters::{http, nats, redis, wasm};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub bindings_dirs: Vec<PathBuf>,
     /// Where packs come from.
     pub packs: Packs,
+    /// When bindings are loaded again.
+    pub reload: Reload,
     /// What is set for single tenants.
     pub tenants: BTreeMap<TenantId, Tenant>,
     /// Which variables a pack may be granted.

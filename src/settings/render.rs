@@ -20,10 +20,10 @@ pub(super) fn yaml(settings: &Settings, layers: &[Layer]) -> String {
 /// Whether a key holds a secret, by its name: where a value is of the wrong type, no type protects it.
 pub(super) fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    let word = ["password", "token", "secret", "seed"]
+    let word = ["password", "token", "secret", "seed", "access_key"]
         .iter()
         .any(|word| last.contains(word));
-    word && !last.ends_with("_file")
+    word && !last.ends_with("_file") && !last.ends_with("_id")
 }
 
 /// The text with what stands before the `@` of every URL masked: the password, or all of it where there is no user.

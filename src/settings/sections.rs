@@ -1,12 +1,15 @@
 //! The sections that no adapter owns. The meaning of each key is said once more, for operators, in
 //! `config/default.yaml`, which a test compares with the defaults here.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adapters::packs::Access;
+use crate::adapters::packs::config::{Az, Gs, Host, S3};
 use crate::pack::Signatures;
 use crate::registry::DefaultFlow;
 
@@ -18,6 +21,40 @@ pub struct Packs {
     pub store: PathBuf,
     /// What to do about archives that nobody vouches for.
     pub signatures: Signatures,
+    /// The folder that keeps archives by their ids; none keeps nothing.
+    pub cache_dir: Option<PathBuf>,
+    /// For archives of other machines: a PEM file of authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What single web hosts and OCI registries need.
+    pub hosts: BTreeMap<String, Host>,
+    /// Amazon S3, or what speaks its protocol.
+    pub s3: S3,
+    /// Google Cloud Storage.
+    pub gs: Gs,
+    /// Azure Blob Storage.
+    pub az: Az,
+}
+
+/// When bindings are loaded again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// How often a running worker looks whether its gtbinds have changed; zero: only SIGHUP makes it load them again.
+    #[serde(with = "humantime_serde")]
+    pub every: Duration,
+}
+
+impl Packs {
+    /// How archives are fetched from other machines.
+    pub fn access(&self) -> Access {
+        Access {
+            ca_file: self.ca_file.clone(),
+            hosts: self.hosts.clone(),
+            s3: self.s3.clone(),
+            gs: self.gs.clone(),
+            az: self.az.clone(),
+        }
+    }
 }
 
 /// What is set for one tenant.
@@ -91,6 +128,20 @@ impl Default for Packs {
         Self {
             store: PathBuf::from("./packs/store"),
             signatures: Signatures::default(),
+            cache_dir: Some(PathBuf::from("./cache/packs")),
+            ca_file: None,
+            hosts: BTreeMap::new(),
+            s3: S3::default(),
+            gs: Gs::default(),
+            az: Az::default(),
+        }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(2),
         }
     }
 }

@@ -18,8 +18,10 @@ pub(super) fn check(settings: &Settings) -> Problems {
     no_zero(settings, &mut problems);
     worker(settings, &mut problems);
     slots(settings, &mut problems);
+    reload(settings, &mut problems);
     delivery(settings, &mut problems);
     signatures(settings, &mut problems);
+    problems.extend(settings.packs.access().problems());
     problems.extend(settings.log.problems());
     problems.extend(settings.nats.validate());
     problems.extend(settings.redis.problems());
@@ -109,6 +111,18 @@ fn too_short(key: &str, value: Duration, turn: Duration, so: &str) -> Problem {
     ))
     .at(key)
     .remedy(format!("raise `{key}` or lower `worker.turn_timeout`"))
+}
+
+/// What looks without a pause does nothing else.
+fn reload(settings: &Settings, problems: &mut Problems) {
+    let every = settings.reload.every;
+    if !every.is_zero() && every < Duration::from_millis(10) {
+        problems.push(
+            Problem::error("it must be 10ms or more")
+                .at("reload.every")
+                .remedy("set a duration such as `2s`, or 0s to load on SIGHUP only"),
+        );
+    }
 }
 
 fn slots(settings: &Settings, problems: &mut Problems) {

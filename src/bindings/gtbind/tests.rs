@@ -127,6 +127,12 @@ fn malformed_values_are_told_apart() {
         "oci://x/y",
         &["line 3, pack_ref: `oci://x/y` is no pack reference"],
     );
+    // Credentials are not repeated.
+    check(
+        "store://hello-pack@1.0.0",
+        "https://user:hush@host/pack",
+        &["line 3, pack_ref: this is no pack reference: it carries credentials"],
+    );
     check(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_*",

@@ -14,18 +14,23 @@ WORKDIR /build
 COPY . .
 RUN if [ -n "$PREBUILT" ]; then cp "$PREBUILT" /greentic-worker; \
     else cargo build --release --locked --bin greentic-worker && cp target/release/greentic-worker /greentic-worker; fi
+RUN mkdir /cache
 
 FROM ${RUNTIME_IMAGE} AS worker
 COPY --from=builder /greentic-worker /usr/local/bin/greentic-worker
 # Of use to TLS only; the slim image comes without.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 WORKDIR /greentic
-# Nobody in particular: the worker writes nothing but its cache of compiled components.
+# All that the worker writes besides compiled components. A volume here lets parked conversations outlive the container under packs that are not bound
+# any more.
+COPY --from=builder --chown=65532:65532 /cache /greentic/cache
+# Nobody in particular.
 USER 65532:65532
 ENV GREENTIC_WORKER__HTTP__LISTEN=0.0.0.0:8080 \
     GREENTIC_WORKER__LOG__FORMAT=json \
     GREENTIC_WORKER__PACKS__STORE=/greentic/packs \
     GREENTIC_WORKER__COMPONENTS__CACHE_DIR=/tmp/components \
+    GREENTIC_WORKER__PACKS__CACHE_DIR=/greentic/cache/packs \
     GREENTIC_WORKER__BINDINGS_DIRS='["/greentic/bindings"]'
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
-use greentic_worker::app::{self, Embedding};
+use greentic_worker::app::{self, Embedding, Loaded};
 use greentic_worker::catalog;
 use greentic_worker::flow::{Ask, Context, Event, Run, Snapshot, Step, advance};
 use greentic_worker::model::{Activity, FlowId, Headers, InboundMessage, TenantId, decode};
-use greentic_worker::registry::{BoundPack, Entry, Registry};
+use greentic_worker::registry::{BoundPack, Entry};
 use greentic_worker::settings::Settings;
 use greentic_worker::telemetry;
 use serde_json::Value;
@@ -63,7 +63,7 @@ impl Pack {
 /// A pack that is loaded as a worker loads it.
 pub struct Scene {
     settings: Settings,
-    registry: Registry,
+    loaded: Loaded,
     _scratch: TempDir,
 }
 
@@ -85,12 +85,10 @@ impl Scene {
         let mut settings = Settings::defaults().unwrap_or_else(|problems| panic!("{problems}"));
         settings.bindings = vec![gtbind];
         let loaded = app::load(&settings, &BTreeMap::new());
-        let registry = loaded
-            .unwrap_or_else(|problems| panic!("{problems}"))
-            .registry;
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
         Self {
             settings,
-            registry,
+            loaded,
             _scratch: scratch,
         }
     }
@@ -117,7 +115,7 @@ impl Scene {
     /// The machine with this scene's pack.
     pub fn machine(&self) -> Machine {
         let tenant: TenantId = TENANT.parse().expect("a tenant");
-        let entry = self.registry.entry(&tenant, &Default::default());
+        let entry = self.loaded.registry.entry(&tenant, &Default::default());
         let Entry { pack, flow } = entry.expect("one flow is bound");
         Machine { pack, flow }
     }
@@ -126,8 +124,7 @@ impl Scene {
     pub fn worker(self) -> Talk {
         static LOG: Once = Once::new();
         LOG.call_once(|| telemetry::init(&self.settings.log).expect("a log"));
-        let worker =
-            Embedding::start(&self.settings, self.registry).expect("components can be run");
+        let worker = Embedding::start(&self.settings, self.loaded);
         Talk {
             worker,
             _scratch: self._scratch,

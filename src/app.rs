@@ -1,13 +1,17 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
+mod load;
+mod reload;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use load::{Loaded, Loader, load};
+use reload::Reloading;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
@@ -19,15 +23,11 @@ use crate::adapters::memory::MemoryStore;
 use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
-use crate::adapters::wasm::{WasmComponents, WasmError};
-use crate::catalog::{self, Loaded, Sources};
-use crate::flow;
 use crate::model::{Problems, TenantId};
-use crate::pack::{self, Resolver};
 use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
-use crate::registry::Registry;
+use crate::registry::Live;
 use crate::settings::Settings;
-use crate::telemetry::{ComponentMetrics, Health, Metrics};
+use crate::telemetry::{Health, Metrics};
 use crate::turn::{self, Outage, RetryPolicy, Turns};
 use crate::worker::{self, Drained, Worker};
 
@@ -51,9 +51,6 @@ pub enum StartError {
     /// There is no way to Redis.
     #[error(transparent)]
     Redis(#[from] redis::ConnectError),
-    /// Components cannot be run with these settings.
-    #[error(transparent)]
-    Components(#[from] WasmError),
     /// The operator's endpoint cannot be opened.
     #[error("cannot listen on {address} (`http.listen`): {source}")]
     Listen {
@@ -62,40 +59,6 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
-}
-
-/// Loads everything that the settings bind: gtbinds, packs, flows, granted variables.
-///
-/// # Errors
-/// Every problem that was found, warnings included.
-pub fn load(
-    settings: &Settings,
-    environment: &BTreeMap<String, String>,
-) -> Result<Loaded, Problems> {
-    let bindings: Vec<PathBuf> = settings
-        .bindings
-        .iter()
-        .chain(&settings.bindings_dirs)
-        .cloned()
-        .collect();
-    let tenants = settings.tenants.iter();
-    let defaults =
-        tenants.filter_map(|(id, tenant)| Some((id.clone(), tenant.default_flow.clone()?)));
-    let sources = Sources {
-        resolver: &Resolver::new(&settings.packs.store),
-        limits: &pack::Limits::default(),
-        signatures: &settings.packs.signatures,
-        flow_limits: flow::Limits {
-            nodes: settings.limits.nodes_per_turn.get(),
-            jumps: settings.limits.jumps_per_turn.get(),
-            calls: settings.limits.call_depth.get(),
-            rendered_bytes: settings.limits.rendered_bytes.get(),
-        },
-        policy: &settings.env,
-        environment,
-        defaults: &defaults.collect(),
-    };
-    catalog::load(&sources, catalog::read(&bindings))
 }
 
 /// A worker with everything connected and bound, ready to run. Its turns go through the ports `I`, `S` and `P`.
@@ -107,17 +70,23 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     outage: Outage,
+    reloading: Reloading,
 }
 
 impl App {
-    /// Connects to NATS and Redis, makes or checks the streams, and binds the endpoint. Nothing is pulled yet.
-    pub async fn build(settings: &Settings, registry: Registry) -> Result<Self, StartError> {
+    /// Connects to NATS and Redis, makes or checks the streams, and binds the endpoint. Nothing is pulled yet. What was
+    /// loaded runs first; from then on the loader looks for changes.
+    pub async fn build(
+        settings: &Settings,
+        loader: Loader,
+        loaded: Loaded,
+    ) -> Result<Self, StartError> {
         let ports = |nats: &Arc<Nats>, redis: &Arc<RedisStore>| Ports {
             inbound: Arc::clone(nats),
             store: Arc::clone(redis),
             publisher: Arc::clone(nats),
         };
-        Self::build_on(settings, registry, ports).await
+        Self::build_on(settings, (loader, loaded), ports).await
     }
 }
 
@@ -126,7 +95,7 @@ impl App<Mortal<Nats>, Mortal<RedisStore>, Mortal<Nats>> {
     /// As [`App::build`], but dies when it is told to.
     pub async fn build_mortal(
         settings: &Settings,
-        registry: Registry,
+        (loader, loaded): (Loader, Loaded),
         kill_at: KillAt,
     ) -> Result<Self, StartError> {
         let fuse = Fuse::new(kill_at);
@@ -135,7 +104,7 @@ impl App<Mortal<Nats>, Mortal<RedisStore>, Mortal<Nats>> {
             store: Mortal::new(redis, &fuse),
             publisher: Mortal::new(nats, &fuse),
         };
-        Self::build_on(settings, registry, ports).await
+        Self::build_on(settings, (loader, loaded), ports).await
     }
 }
 
@@ -149,11 +118,9 @@ struct Ports<I, S, P> {
 impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
     async fn build_on(
         settings: &Settings,
-        registry: Registry,
+        (loader, loaded): (Loader, Loaded),
         ports: impl FnOnce(&Arc<Nats>, &Arc<RedisStore>) -> Ports<I, S, P>,
     ) -> Result<Self, StartError> {
-        let counted = ComponentMetrics::default();
-        let components = WasmComponents::new(&settings.components, counted.clone())?;
         let (nats, redis) = tokio::join!(
             Nats::connect(&settings.nats),
             RedisStore::connect(&settings.redis)
@@ -162,30 +129,43 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         for warning in redis.warnings().await {
             tracing::warn!("{warning}");
         }
-        let tenants: Vec<TenantId> = registry.tenants().into_iter().cloned().collect();
+        let tenants = loaded.registry.tenants().into_iter().cloned().collect();
+        let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
         let http = listen(settings.http.listen).await?;
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(&counted));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(loader.counted()));
         let outage = Outage::default();
         let Ports {
             inbound,
             store,
             publisher,
         } = ports(&nats, &redis);
+        let loader = Arc::new(loader);
+        let live = Arc::new(loader.put_in_force(loaded.registry));
         let turns = Turns {
             store,
             publisher,
-            registry: Arc::new(registry),
-            components: Arc::new(components),
+            registry: Arc::clone(&live),
+            components: loaded.components,
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
             config: turn_config(settings),
         };
-        let config = worker_config(settings, tenants);
+        let config = worker_config(settings, &tenants);
         let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config);
+        let reloading = Reloading {
+            loader,
+            live,
+            nats: Arc::clone(&nats),
+            served: worker.served(),
+            limits: TenantLimits::of(settings),
+            metrics: Arc::clone(&metrics),
+            every: settings.reload.every,
+            seen: loaded.seen,
+        };
         Ok(Self {
             worker,
             nats,
@@ -194,11 +174,13 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             health,
             metrics,
             outage,
+            reloading,
         })
     }
 
-    /// Works until `stop` is cancelled, then drains and closes the connections.
-    pub async fn run(self, stop: CancellationToken) -> Drained {
+    /// Works until `stop` is cancelled, then drains and closes the connections. Each `hangup` makes it load its bindings
+    /// again.
+    pub async fn run(self, stop: CancellationToken, hangup: Signal) -> Drained {
         let Self {
             worker,
             nats,
@@ -207,6 +189,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             health,
             metrics,
             outage,
+            reloading,
         } = self;
         let over = CancellationToken::new();
         if let Some(listener) = http {
@@ -227,6 +210,10 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             }
         };
         tokio::spawn(draining);
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(reloading.run(hangup)),
+        );
         health.started();
         tracing::info!("started");
         let drained = worker.run(stop).await;
@@ -285,28 +272,39 @@ fn turn_config(settings: &Settings) -> turn::Config {
     }
 }
 
-fn worker_config(settings: &Settings, tenants: Vec<TenantId>) -> worker::Config {
-    let slots = settings.worker.slots.get();
-    let everyone = settings
-        .worker
-        .tenant_slots
-        .map_or(slots, NonZeroUsize::get);
-    let limit = |tenant: &TenantId| {
-        let own = settings
-            .tenants
-            .get(tenant)
-            .and_then(|tenant| tenant.max_in_flight);
-        own.map_or(everyone, NonZeroUsize::get)
-    };
+fn worker_config(settings: &Settings, tenants: &[TenantId]) -> worker::Config {
     worker::Config {
-        slots,
-        tenants: tenants
-            .into_iter()
-            .map(|tenant| (tenant.clone(), limit(&tenant)))
-            .collect(),
+        slots: settings.worker.slots.get(),
+        tenants: TenantLimits::of(settings).served(tenants),
         progress_every: settings.nats.ack_wait / 3,
         drain_timeout: settings.worker.drain_timeout,
         apology: settings.worker.apology.clone(),
+    }
+}
+
+/// How many turns of a tenant may be in flight.
+struct TenantLimits {
+    everyone: usize,
+    own: BTreeMap<TenantId, usize>,
+}
+
+impl TenantLimits {
+    fn of(settings: &Settings) -> Self {
+        let worker = &settings.worker;
+        let own = settings.tenants.iter().filter_map(|(id, tenant)| {
+            let most = tenant.max_in_flight?;
+            Some((id.clone(), most.get()))
+        });
+        Self {
+            everyone: worker.tenant_slots.unwrap_or(worker.slots).get(),
+            own: own.collect(),
+        }
+    }
+
+    fn served(&self, tenants: &[TenantId]) -> worker::Served {
+        let limit = |tenant: &TenantId| self.own.get(tenant).copied().unwrap_or(self.everyone);
+        let served = tenants.iter().map(|tenant| (tenant.clone(), limit(tenant)));
+        served.collect()
     }
 }
 
@@ -321,19 +319,15 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Starts it; it ends with the process.
-    ///
-    /// # Errors
-    /// If components cannot be run with these settings.
-    pub fn start(settings: &Settings, registry: Registry) -> Result<Self, WasmError> {
-        let components = WasmComponents::new(&settings.components, ComponentMetrics::default())?;
+    /// Starts it with what was loaded; it ends with the process.
+    pub fn start(settings: &Settings, loaded: Loaded) -> Self {
         let (bus, published) = Bus::new();
-        let tenants: Vec<TenantId> = registry.tenants().into_iter().cloned().collect();
+        let tenants: Vec<TenantId> = loaded.registry.tenants().into_iter().cloned().collect();
         let turns = Turns {
             store: Arc::new(MemoryStore::new(SystemClock, settings.redis.dedupe_window)),
             publisher: Arc::new(bus.clone()),
-            registry: Arc::new(registry),
-            components: Arc::new(components),
+            registry: Arc::new(Live::from(loaded.registry)),
+            components: loaded.components,
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),
@@ -346,13 +340,13 @@ impl Embedding {
             Arc::new(bus.clone()),
             turns,
             metrics,
-            worker_config(settings, tenants.clone()),
+            worker_config(settings, &tenants),
         );
         tokio::spawn(worker.run(CancellationToken::new()));
-        Ok(Self {
+        Self {
             bus,
             published,
             tenants,
-        })
+        }
     }
 }

@@ -215,6 +215,10 @@ pub trait Inbound: Send + Sync + 'static {
         max: usize,
         wait: Duration,
     ) -> impl Future<Output = Result<Self::Pull, TransportError>> + Send;
+
+    /// Nobody pulls for this tenant any more. A transport that is handed messages without asking for them must see to it
+    /// that others get them from now on.
+    fn leave(&self, _tenant: &TenantId) {}
 }
 
 /// A message in our hands. It is settled once, by what consumes it; dropped unsettled, it comes again.

@@ -10,10 +10,12 @@ use crate::model::{ComponentDigest, FlowId, FlowKey, FlowTarget, Grants, PackId,
 
 mod default;
 mod entry;
+mod live;
 mod table;
 
 pub use default::{DefaultError, DefaultFlow, InvalidDefaultFlow};
 pub use entry::{Entry, EntryError};
+pub use live::{Live, Loading, Shelf};
 pub use table::Table;
 
 use entry::{Unfit, choose, names, wanted};

@@ -109,7 +109,7 @@ impl World {
         let turns = Turns {
             store: Arc::clone(store),
             publisher: Arc::new(bus),
-            registry: Arc::new(registry),
+            registry: Arc::new(registry.into()),
             components: Arc::new(components),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
@@ -421,7 +421,7 @@ async fn a_wait_that_reaches_out_is_taken_though_the_entry_flow_does_not() {
     let defaults = [(tenant(), "other/main".parse().unwrap())].into();
     let (registry, errors) = Registry::new([bound(&nodes), other], &defaults);
     assert_eq!(errors, []);
-    world.turns.registry = Arc::new(registry);
+    world.turns.registry = Arc::new(registry.into());
     let ended = world.settle(&says("m2", "")).await;
     assert_eq!(ended, (Some("component_trap"), ATTEMPTS));
     assert_eq!(*taken.lock().unwrap(), [(true, 1), (true, 2), (true, 3)]);
@@ -467,7 +467,7 @@ async fn a_component_without_code_cannot_be_called() {
     let mut world = World::new(&nodes, PlayedComponents::new(|_, _| done(Value::Null)));
     let mut pack = bound(&nodes);
     pack.components.clear();
-    world.turns.registry = Arc::new(Registry::new([pack], &BTreeMap::new()).0);
+    world.turns.registry = Arc::new(Registry::new([pack], &BTreeMap::new()).0.into());
     let ended = world.settle(&says("m", "")).await;
     assert_eq!(ended, (Some("component_unusable"), 1));
 }

@@ -46,7 +46,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
     let turns = Turns {
         store: Arc::new(MemoryStore::new(SystemClock, Duration::from_secs(60))),
         publisher: Arc::new(publisher),
-        registry: Arc::new(registry),
+        registry: Arc::new(registry.into()),
         components: Arc::new(PlayedComponents::none()),
         clock: Arc::new(clock),
         ids: Arc::new(RandomIds),

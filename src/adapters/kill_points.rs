@@ -241,6 +241,10 @@ impl<I: Inbound> Inbound for Mortal<I> {
             fuse: Arc::clone(&self.fuse),
         })
     }
+
+    fn leave(&self, tenant: &TenantId) {
+        self.port.leave(tenant);
+    }
 }
 
 /// The deliveries of one pull, each with the fuse.

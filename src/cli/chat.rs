@@ -11,8 +11,7 @@ use tokio::io::{AsyncBufRead, BufReader};
 use super::{Configured, Failure};
 use crate::adapters::nats;
 use crate::adapters::system::RandomIds;
-use crate::app::{self, Embedding};
-use crate::catalog;
+use crate::app::{Embedding, Loader};
 use crate::chat::{ChatError, Embedded, Link, Options, Remote, talk};
 use crate::model::{Headers, TenantId, header};
 use crate::settings::{Loaded, environment};
@@ -87,17 +86,15 @@ async fn remote(chat: &Chat, url: &str, loaded: &Loaded) -> Result<(), Failure> 
 }
 
 async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
-    let catalog::Loaded {
-        registry, warnings, ..
-    } = app::load(&loaded.settings, &environment())?;
-    for warning in loaded.warnings.iter().chain(warnings.iter()) {
+    let bound = Loader::new(&loaded.settings, environment())?.load().await?;
+    for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
         writeln!(io::stderr(), "{warning}")?;
     }
     let Embedding {
         bus,
         published,
         tenants,
-    } = Embedding::start(&loaded.settings, registry).map_err(anyhow::Error::from)?;
+    } = Embedding::start(&loaded.settings, bound);
     let tenant = match (&chat.tenant, &tenants[..]) {
         (Some(tenant), _) if !tenants.contains(tenant) => {
             return Err(anyhow!(

@@ -6,10 +6,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Serve};
-use crate::app::{self, App, StartError};
-use crate::catalog;
+use crate::app::{self, App, Loader, StartError};
 use crate::ports::{Inbound, Publisher, TurnStore};
-use crate::registry::Registry;
 use crate::settings::{Settings, environment};
 use crate::telemetry;
 use crate::worker::Drained;
@@ -27,25 +25,31 @@ pub fn run(told: Serve) -> Result<(), Failure> {
         .build()?;
     tokio.block_on(async {
         let settings = &loaded.settings;
-        let registry = load(settings)?;
-        let signals = Signals::listen()?;
+        // Whoever sends a signal early must not end what has not begun.
+        let signals = (Signals::listen()?, signal(SignalKind::hangup())?);
         #[cfg(feature = "it")]
         if let Some(kill_at) = told.kill_at {
-            let building = App::build_mortal(settings, registry, kill_at);
+            let building = async {
+                let (loader, bound) = load(settings).await?;
+                Ok(App::build_mortal(settings, (loader, bound), kill_at).await?)
+            };
             return serve(building, signals).await;
         }
-        serve(App::build(settings, registry), signals).await
+        let building = async {
+            let (loader, bound) = load(settings).await?;
+            Ok(App::build(settings, loader, bound).await?)
+        };
+        serve(building, signals).await
     })
 }
 
-fn load(settings: &Settings) -> Result<Registry, Failure> {
-    let catalog::Loaded {
-        registry, warnings, ..
-    } = app::load(settings, &environment())?;
-    for warning in warnings {
+async fn load(settings: &Settings) -> Result<(Loader, app::Loaded), Failure> {
+    let loader = Loader::new(settings, environment())?.keeping();
+    let bound = loader.load().await?;
+    for warning in bound.warnings.iter() {
         tracing::warn!("{warning}");
     }
-    Ok(registry)
+    Ok((loader, bound))
 }
 
 impl From<StartError> for Failure {
@@ -55,15 +59,15 @@ impl From<StartError> for Failure {
                 Self::Unavailable(error.to_string())
             }
             StartError::Streams(problems) => Self::Problems(problems),
-            StartError::Listen { .. } | StartError::Components(_) => Self::Other(error.into()),
+            StartError::Listen { .. } => Self::Other(error.into()),
         }
     }
 }
 
-/// Works until a signal asks for the end, which may be while it still waits for the servers.
+/// Works until a signal asks for the end, which may be while it still loads or waits for the servers.
 async fn serve<I: Inbound, S: TurnStore, P: Publisher>(
-    building: impl Future<Output = Result<App<I, S, P>, StartError>>,
-    mut signals: Signals,
+    building: impl Future<Output = Result<App<I, S, P>, Failure>>,
+    (mut signals, hangup): (Signals, Signal),
 ) -> Result<(), Failure> {
     let app = tokio::select! {
         app = building => app?,
@@ -73,7 +77,7 @@ async fn serve<I: Inbound, S: TurnStore, P: Publisher>(
         }
     };
     let stop = CancellationToken::new();
-    let running = tokio::spawn(app.run(stop.clone()));
+    let running = tokio::spawn(app.run(stop.clone(), hangup));
     tokio::pin!(running);
     tokio::select! {
         ended = &mut running => return finished(ended),

@@ -1,12 +1,14 @@
 //! What is counted, under names that say what happened. `docs/metrics.md` has the table.
 //!
-//! The only labels are the tenants that this worker has bindings for, and words that the code knows: an outcome, a
+//! The only labels are the tenants that this worker has or had bindings for, and words that the code knows: an outcome, a
 //! dead letter's code.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,8 +46,35 @@ struct Message {
     outcome: Outcome,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reloaded {
+    outcome: Reload,
+}
+
+/// How an attempt to load changed bindings ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reload {
+    /// They are in force.
+    Applied,
+    /// Something is wrong with them.
+    Refused,
+    /// A server that is needed for it is away.
+    Unavailable,
+}
+
+impl EncodeLabelValue for Reload {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Families {
+    reloads: Family<Reloaded, Counter>,
     messages: Family<Message, Counter>,
     turn_duration: Family<Tenant, Histogram>,
     in_flight: Family<Tenant, Gauge>,
@@ -75,8 +104,16 @@ impl Metrics {
             "1 while the worker is ready for work, as /readyz says",
             Ready(health.clone()),
         );
+        let families = Families::register(&mut registry);
+        // There from the start, so that the first of them is an increase.
+        for outcome in [Reload::Applied, Reload::Refused, Reload::Unavailable] {
+            families
+                .reloads
+                .get_or_create(&Reloaded { outcome })
+                .inc_by(0);
+        }
         Self {
-            families: Families::register(&mut registry),
+            families,
             registry,
             health,
         }
@@ -93,6 +130,20 @@ impl Metrics {
     pub fn tenant(&self, tenant: &TenantId) -> TenantMetrics {
         let tenant: Arc<str> = tenant.as_str().into();
         self.families.of(tenant, self.health.clone())
+    }
+
+    /// Takes the age of the last pull away of a tenant that is not pulled for any more: it would only grow.
+    pub fn unserved(&self, tenant: &TenantId) {
+        let tenant = tenant.as_str().into();
+        self.families.last_pull.remove(&Tenant { tenant });
+    }
+
+    /// Counts an attempt to load changed bindings.
+    pub fn reloaded(&self, outcome: Reload) {
+        self.families
+            .reloads
+            .get_or_create(&Reloaded { outcome })
+            .inc();
     }
 
     /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
@@ -143,6 +194,11 @@ impl Families {
             waits_resumed: counter("waits_resumed", "Parked flows that got their answer"),
             replies: counter("replies", "Replies published"),
             pulls: counter("pulls", "Pulls that came to their end"),
+            reloads: added(
+                registry,
+                "reloads",
+                "Attempts to load changed bindings, by outcome",
+            ),
             messages: added(registry, "messages", "Messages dealt with, by outcome"),
             dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),
             in_flight: added(registry, "turns_in_flight", "Turns in flight"),

@@ -185,6 +185,9 @@ greentic_worker_messages_total{tenant="dev.local",outcome="retried"} 0
 greentic_worker_pulls_total{tenant="dev.local"} 1
 greentic_worker_ready 0
 greentic_worker_redeliveries_total{tenant="dev.local"} 1
+greentic_worker_reloads_total{outcome="applied"} 0
+greentic_worker_reloads_total{outcome="refused"} 0
+greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_total{tenant="dev.local"} 3
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004

@@ -8,6 +8,9 @@ use crate::model::DecodeError;
 use crate::ports::ComponentError;
 use crate::registry::EntryError;
 
+/// How long a message stays away whose tenant this worker is not bound for any more.
+const UNBOUND_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why a turn was not applied. Infrastructure that is away is none of these: a turn waits for it.
 #[derive(Debug, thiserror::Error)]
 pub enum TurnError {
@@ -43,10 +46,10 @@ pub enum TurnError {
     /// The flow waits, but nothing says where an answer would come from. The wording is part of the contract.
     #[error("Cannot suspend: reply_scope missing; provider plugin must supply ReplyScope")]
     ReplyScopeMissing,
-    /// A parked flow was found whose pack is not bound any more.
+    /// A parked flow was found whose pack is neither bound any more nor kept anywhere.
     #[error(
-        "the conversation waits in flow `{flow}` of pack {pack}, which is not bound for this tenant any more; bind it \
-         again and replay the message"
+        "the conversation waits in flow `{flow}` of pack {pack}, which is not bound for this tenant any more and not in \
+         the cache; bind it again, or put it into packs.cache_dir, and replay the message"
     )]
     WaitPackGone {
         /// The pack that it was parked under.
@@ -197,6 +200,10 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Decides on a turn that failed on this attempt (from 1).
     pub fn decide(&self, error: TurnError, attempt: u32) -> Disposition {
+        if let TurnError::Entry(EntryError::TenantNotBound(_)) = &error {
+            // The binding went while the message was on its way: it waits in the stream for a worker that has one.
+            return Disposition::RetryAfter(UNBOUND_PAUSE);
+        }
         if error.is_retryable() && attempt < self.attempts {
             let doubled = self
                 .initial

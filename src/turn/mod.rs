@@ -28,9 +28,9 @@ use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
     Publisher, StateSlot, TransportError, TurnStore,
 };
-use crate::registry::Registry;
+use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
-use play::{Chosen, Played};
+use play::{Chosen, Played, foresee};
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -60,8 +60,8 @@ pub struct Turns<S, P> {
     pub store: Arc<S>,
     /// Where replies go.
     pub publisher: Arc<P>,
-    /// The flows.
-    pub registry: Arc<Registry>,
+    /// The flows that are bound at the moment.
+    pub registry: Arc<Live>,
     /// What runs the components that flows call.
     pub components: Arc<dyn Components>,
     /// The time.
@@ -156,6 +156,8 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 /// One attempt at one activity.
 struct Attempt<'a, S, P> {
     turns: &'a Turns<S, P>,
+    /// What was bound when the turn began: it ends with the same.
+    registry: Arc<Registry>,
     activity: &'a Activity,
     span: &'a TurnSpan,
     /// Names this attempt as the holder of the lease.
@@ -189,7 +191,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             tracestate: None,
         });
         let redelivered = delivered > 1;
-        let (foreseen, reaches_out) = turns.foresee(activity);
+        let registry = turns.registry.now();
+        let (foreseen, reaches_out) = foresee(&registry, activity);
         Self {
             turns,
             activity,
@@ -203,6 +206,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             busy: 0,
             replies: 0,
             foreseen,
+            registry,
             trace,
         }
     }
@@ -236,7 +240,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     return Ok(None);
                 }
             };
-            let chosen = self.choose(opening.wait.as_deref())?;
+            let chosen = self.choose(opening.wait.as_deref()).await?;
             self.reaches_out |= chosen.reaches_out();
             if self.reaches_out && !self.exclusive {
                 // What waits was not foreseen, so the conversation is opened again, for this turn alone.

@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::failure::TurnError;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
-use super::{Applied, Attempt, Turns};
+use super::{Applied, Attempt};
 use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
 use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
 use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
-use crate::registry::{BoundPack, Entry};
+use crate::registry::{BoundPack, Entry, EntryError, Registry};
 
 /// What a run of the machine came to: everything that COMMIT applies.
 pub struct Played {
@@ -63,22 +63,19 @@ impl Played {
     }
 }
 
-impl<S: TurnStore, P: Publisher> Turns<S, P> {
-    /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
-    /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
-    pub(super) fn foresee(&self, activity: &Activity) -> (Vec<StateSlot>, bool) {
-        let Ok(Entry { pack, flow }) = self.registry.entry(&activity.tenant, &activity.target)
-        else {
-            return (Vec::new(), false);
-        };
-        let keys = pack.program.state_keys(&flow).iter();
-        let slots = keys.map(|(flow, key)| StateSlot {
-            pack: pack.id,
-            flow: flow.clone(),
-            key: key.clone(),
-        });
-        (slots.collect(), pack.reaches_out(&flow))
-    }
+/// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
+/// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
+pub(super) fn foresee(registry: &Registry, activity: &Activity) -> (Vec<StateSlot>, bool) {
+    let Ok(Entry { pack, flow }) = registry.entry(&activity.tenant, &activity.target) else {
+        return (Vec::new(), false);
+    };
+    let keys = pack.program.state_keys(&flow).iter();
+    let slots = keys.map(|(flow, key)| StateSlot {
+        pack: pack.id,
+        flow: flow.clone(),
+        key: key.clone(),
+    });
+    (slots.collect(), pack.reaches_out(&flow))
 }
 
 /// The flow that a turn runs.
@@ -136,8 +133,8 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     }
 
     /// A parked flow goes on; without one the activity's entry flow starts.
-    pub(super) fn choose(&self, wait: Option<&ParkedWait>) -> Result<Chosen, TurnError> {
-        let (registry, tenant) = (&self.turns.registry, &self.activity.tenant);
+    pub(super) async fn choose(&self, wait: Option<&ParkedWait>) -> Result<Chosen, TurnError> {
+        let (registry, tenant) = (&self.registry, &self.activity.tenant);
         let Some(wait) = wait else {
             let Entry { pack, flow } = registry.entry(tenant, &self.activity.target)?;
             self.span.flow(&pack.id, &flow);
@@ -154,16 +151,28 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         if let Some(trace) = &found.trace {
             self.span.parked_in(trace);
         }
-        let gone = || TurnError::WaitPackGone {
-            pack: found.pack.to_string(),
-            flow: flow.to_string(),
+        let pack = match registry.pack(tenant, &found.pack) {
+            Some(bound) => Arc::clone(bound),
+            None => self.unbound(&found.pack, flow).await?,
         };
-        let pack = Arc::clone(registry.pack(tenant, &found.pack).ok_or_else(gone)?);
         Ok(Chosen {
             pack,
             flow: flow.clone(),
             run: Run::parked(snapshot),
             found: Some(found),
+        })
+    }
+
+    /// A pack that conversations are still parked in, although it is not bound any more.
+    async fn unbound(&self, pack: &PackId, flow: &FlowId) -> Result<Arc<BoundPack>, TurnError> {
+        let (registry, tenant) = (&self.registry, &self.activity.tenant);
+        if !registry.is_bound(tenant) {
+            return Err(EntryError::TenantNotBound(tenant.clone()).into());
+        }
+        let found = self.turns.registry.parked(registry, tenant, *pack).await;
+        found.ok_or_else(|| TurnError::WaitPackGone {
+            pack: pack.to_string(),
+            flow: flow.to_string(),
         })
     }
 

@@ -6,10 +6,12 @@ mod pull;
 mod settle;
 mod slots;
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,13 +26,16 @@ pub use pull::IDLE_WAIT;
 use pull::Puller;
 use slots::{Slot, Slots};
 
+/// Tenants, each with the most turns it may have at once.
+pub type Served = Vec<(TenantId, usize)>;
+
 /// How a worker works.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many turns run at once.
     pub slots: usize,
-    /// The tenants to pull for, each with the most turns it may have at once.
-    pub tenants: Vec<(TenantId, usize)>,
+    /// The tenants to pull for at first, each with the most turns it may have at once.
+    pub tenants: Served,
     /// How often to tell the transport that a message is still being worked on.
     pub progress_every: Duration,
     /// How long a stopping worker lets running turns finish.
@@ -43,6 +48,7 @@ pub struct Config {
 pub struct Worker<I, S, P> {
     shared: Arc<Shared<I, S, P>>,
     metrics: Arc<Metrics>,
+    served: watch::Sender<Served>,
 }
 
 /// What all loops and turns of a worker share.
@@ -75,6 +81,7 @@ where
 {
     /// Puts a worker together. Nothing runs until [`Worker::run`].
     pub fn new(inbound: Arc<I>, turns: Turns<S, P>, metrics: Arc<Metrics>, config: Config) -> Self {
+        let served = watch::Sender::new(config.tenants.clone());
         let shared = Shared {
             inbound,
             turns,
@@ -87,26 +94,19 @@ where
         Self {
             shared: Arc::new(shared),
             metrics,
+            served,
         }
+    }
+
+    /// Tells the running worker which tenants to pull for from then on. Turns of a tenant that is gone may finish.
+    pub fn served(&self) -> watch::Sender<Served> {
+        self.served.clone()
     }
 
     /// Works until `stop` is cancelled, then stops pulling, lets running turns finish, and hands back the rest.
     pub async fn run(self, stop: CancellationToken) -> Drained {
+        self.pull(&stop).await;
         let config = &self.shared.config;
-        let slots = Arc::new(Semaphore::new(config.slots.max(1)));
-        let mut pullers = JoinSet::new();
-        for (tenant, limit) in &config.tenants {
-            let puller = Puller {
-                shared: Arc::clone(&self.shared),
-                tenant: tenant.clone(),
-                metrics: Arc::new(self.metrics.tenant(tenant)),
-                slots: Slots::new(&slots, *limit),
-                stop: stop.clone(),
-            };
-            pullers.spawn(puller.run());
-        }
-        while pullers.join_next().await.is_some() {}
-
         let running = &self.shared.running;
         running.close();
         if tokio::time::timeout(config.drain_timeout, running.wait())
@@ -119,6 +119,48 @@ where
         self.shared.hand_back.cancel();
         running.wait().await;
         Drained::HandedBack(unfinished)
+    }
+
+    /// Keeps one loop for each tenant that is served, until told to stop.
+    async fn pull(&self, all: &CancellationToken) {
+        let slots = Arc::new(Semaphore::new(self.shared.config.slots.max(1)));
+        let mut served = self.served.subscribe();
+        let mut loops: HashMap<TenantId, CancellationToken> = HashMap::new();
+        let mut pullers = JoinSet::new();
+        while !all.is_cancelled() {
+            let wanted = served.borrow_and_update().clone();
+            let staying: HashSet<&TenantId> = wanted.iter().map(|(tenant, _)| tenant).collect();
+            loops.retain(|tenant, stop| {
+                let stays = staying.contains(tenant);
+                if !stays {
+                    stop.cancel();
+                    self.metrics.unserved(tenant);
+                }
+                stays
+            });
+            for (tenant, limit) in wanted {
+                let Entry::Vacant(free) = loops.entry(tenant) else {
+                    continue;
+                };
+                let stop = all.child_token();
+                let puller = Puller {
+                    shared: Arc::clone(&self.shared),
+                    tenant: free.key().clone(),
+                    metrics: Arc::new(self.metrics.tenant(free.key())),
+                    slots: Slots::new(&slots, limit),
+                    stop: stop.clone(),
+                };
+                free.insert(stop);
+                pullers.spawn(puller.run(all.clone()));
+            }
+            tokio::select! {
+                biased;
+                () = all.cancelled() => {}
+                // There is always a sender: the worker's own.
+                _ = served.changed() => {}
+            }
+        }
+        while pullers.join_next().await.is_some() {}
     }
 }
 

@@ -63,8 +63,17 @@ where
     S: TurnStore,
     P: Publisher,
 {
-    /// Pulls until told to stop. An idle tenant asks for one message at a time, on a slot of its own.
-    pub async fn run(self) {
+    /// Pulls until told to stop, and says so where not everything stops.
+    pub async fn run(self, all: CancellationToken) {
+        self.pull_on().await;
+        if !all.is_cancelled() {
+            self.shared.inbound.leave(&self.tenant);
+            tracing::info!(tenant = %self.tenant, "not bound any more; its messages are left to other workers");
+        }
+    }
+
+    /// An idle tenant asks for one message at a time, on a slot of its own.
+    async fn pull_on(&self) {
         let mut want = 1;
         let mut pause = FIRST_PAUSE;
         let mut under_way = FuturesUnordered::new();

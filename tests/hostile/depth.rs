@@ -91,8 +91,7 @@ impl Talk {
         settings.bindings = vec![at("t.gtbind")];
         let loaded = app::load(&settings, &Default::default())
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let Embedding { bus, published, .. } =
-            Embedding::start(&settings, loaded.registry).unwrap();
+        let Embedding { bus, published, .. } = Embedding::start(&settings, loaded);
         Self {
             bus,
             published,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{Inventory, Limits, Program};
 use greentic_worker::model::{FlowId, Grants, PackId, TenantId};
-use greentic_worker::registry::{BoundPack, Registry};
+use greentic_worker::registry::{BoundPack, Live, Registry};
 use serde_json::{Map, Value, json};
 
 /// The tenants. What is sent to both has the same ids, users and conversations.
@@ -126,7 +126,7 @@ fn flow(id: &str, nodes: Vec<Node>) -> PackFlowEntry {
 }
 
 /// The registry of both tenants.
-pub fn registry() -> Arc<Registry> {
+pub fn registry() -> Arc<Live> {
     let (program, problems) = Program::compile(&flows(), Inventory::default(), Limits::default())
         .unwrap_or_else(|problems| panic!("the flows do not compile: {problems}"));
     assert!(!problems.has_errors(), "{problems}");
@@ -151,5 +151,5 @@ pub fn registry() -> Arc<Registry> {
     });
     let (registry, errors) = Registry::new(bound, &BTreeMap::new());
     assert!(errors.is_empty(), "{errors:?}");
-    Arc::new(registry)
+    Arc::new(Live::from(registry))
 }

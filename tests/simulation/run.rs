@@ -6,7 +6,7 @@ use std::time::Duration;
 use greentic_worker::adapters::memory::PlayedComponents;
 use greentic_worker::model::{EnvId, TenantId};
 use greentic_worker::ports::{NewId, Publisher, TurnStore};
-use greentic_worker::registry::Registry;
+use greentic_worker::registry::Live;
 use greentic_worker::telemetry::{Health, Metrics};
 use greentic_worker::turn::{self, Outage, RetryPolicy, Turns};
 use greentic_worker::worker::{self, Worker};
@@ -35,7 +35,7 @@ pub struct Outcome {
 }
 
 /// Runs a seed to its end, its plan changed.
-pub async fn run(seed: u64, change: fn(&mut Plan), registry: &Arc<Registry>) -> Outcome {
+pub async fn run(seed: u64, change: fn(&mut Plan), registry: &Arc<Live>) -> Outcome {
     let world = Arc::new(World::new(seed, change));
     world.note(format!("{:?}", world.plan));
     let net = Net::new(Arc::clone(&world));
@@ -114,7 +114,7 @@ struct Workplace {
     world: Arc<World>,
     net: Arc<Net>,
     store: Arc<Store<SimClock>>,
-    registry: Arc<Registry>,
+    registry: Arc<Live>,
 }
 
 impl Workplace {
@@ -208,7 +208,7 @@ impl Workplace {
 pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
     store: Arc<S>,
     publisher: P,
-    registry: &Arc<Registry>,
+    registry: &Arc<Live>,
     clock: Arc<C>,
     ids: Arc<dyn NewId>,
 ) -> Turns<S, P> {

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use greentic_types::ReplyScope;
 use greentic_worker::model::{Activity, Headers};
 use greentic_worker::ports::{Clock, Destination, NewId, Publisher, TransportError};
-use greentic_worker::registry::Registry;
+use greentic_worker::registry::Live;
 use greentic_worker::telemetry::TurnSpan;
 use greentic_worker::turn::{Disposition, Turns};
 use time::OffsetDateTime;
@@ -20,8 +20,8 @@ use super::store::{Change, Entry, Store};
 use super::world::{SPAN, id, locked};
 
 /// The registry, compiled once.
-pub fn registry() -> &'static Arc<Registry> {
-    static REGISTRY: OnceLock<Arc<Registry>> = OnceLock::new();
+pub fn registry() -> &'static Arc<Live> {
+    static REGISTRY: OnceLock<Arc<Live>> = OnceLock::new();
     REGISTRY.get_or_init(flows::registry)
 }
 

@@ -80,6 +80,11 @@ impl Queues {
         })
     }
 
+    /// Ends the subscription of a tenant, so that its messages go to other workers.
+    pub(super) fn leave(&self, tenant: &TenantId) {
+        self.known().remove(tenant);
+    }
+
     async fn queue(&self, tenant: &TenantId) -> Result<Arc<Turn<Queue>>, Fault> {
         if let Some(queue) = self.known().get(tenant) {
             return Ok(Arc::clone(queue));

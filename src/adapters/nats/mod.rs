@@ -149,6 +149,14 @@ impl Inbound for Nats {
             Delivering::Core(queues) => Pull::Core(queues.pull(tenant, max, wait).await?),
         })
     }
+
+    fn leave(&self, tenant: &TenantId) {
+        match &self.delivery {
+            // A consumer is asked or gives nothing.
+            Delivering::JetStream { .. } => {}
+            Delivering::Core(queues) => queues.leave(tenant),
+        }
+    }
 }
 
 impl Publisher for Nats {

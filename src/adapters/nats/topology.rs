@@ -68,9 +68,12 @@ impl Topology {
         if problems.has_errors() {
             return Ok(problems);
         }
-        let mut consumers = futures_util::stream::iter(tenants)
-            .map(|tenant| async move { (tenant, self.look_after_consumer(tenant).await) })
-            .buffer_unordered(CONSUMERS_AT_ONCE);
+        let each = tenants.into_iter();
+        let each =
+            each.map(|tenant| async move { (tenant, self.look_after_consumer(tenant).await) });
+        // Gathered first: what holds a closure over references cannot be sent to another thread.
+        let each: Vec<_> = each.collect();
+        let mut consumers = futures_util::stream::iter(each).buffer_unordered(CONSUMERS_AT_ONCE);
         while let Some((tenant, looked)) = consumers.next().await {
             match looked {
                 Ok(found) => {

@@ -71,6 +71,14 @@ impl Tenant {
         self.file(&format!("{name}.gtbind"), &text)
     }
 
+    /// Takes every gtbind away, while workers may be running.
+    pub fn unbind(&self) {
+        for entry in fs::read_dir(self.dir()).expect("the folder can be read") {
+            let file = entry.expect("an entry can be read").path();
+            fs::remove_file(file).expect("a gtbind can be removed");
+        }
+    }
+
     /// Writes a gtbind as it is.
     pub fn file(self, name: &str, text: &str) -> Self {
         fs::write(self.dir().join(name), text).expect("a gtbind can be written");

@@ -215,8 +215,13 @@ impl WorkerBuilder {
     }
 
     /// Starts it.
-    pub async fn start(self) -> WorkerProcess {
+    pub async fn start(mut self) -> WorkerProcess {
         let scratch = scratch();
+        // A cache of its own, unless the test has named one: what another worker keeps is none of its business.
+        let cache = "GREENTIC_WORKER__PACKS__CACHE_DIR";
+        if !self.command.get_envs().any(|(name, _)| name == cache) {
+            self.command.env(cache, scratch.path().join("cache"));
+        }
         let process = Guarded::spawn(&self.command, scratch.path());
         let mut worker = WorkerProcess {
             process: process.expect("the worker can be started"),

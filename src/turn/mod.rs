@@ -240,6 +240,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     return Ok(None);
                 }
             };
+            // Before anything is loaded for it: that may be what its workers die of.
+            self.count(&opening, false)?;
             let chosen = self.choose(opening.wait.as_deref()).await?;
             self.reaches_out |= chosen.reaches_out();
             if self.reaches_out && !self.exclusive {
@@ -247,7 +249,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 self.exclusive = true;
                 continue;
             }
-            self.count(&opening)?;
+            self.count(&opening, true)?;
             let played = self.play_in_time(&opening, chosen).await?;
             self.check_sizes(&played.outbox)?;
             match self.commit(&opening, &played).await? {
@@ -297,16 +299,18 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     }
 
     /// Counts the attempts of a message that keeps coming back: those that ended in a worker's death left no other
-    /// trace than the claim that BEGIN counted.
-    fn count(&mut self, opening: &Opening) -> Result<(), TurnError> {
+    /// trace than the claim that BEGIN counted. Whether the first attempt is among the claims depends on the flow; until
+    /// that is chosen, the last attempt is given the benefit of the doubt.
+    fn count(&mut self, opening: &Opening, chosen: bool) -> Result<(), TurnError> {
         if self.redelivered {
             let first_is_counted = self.reaches_out;
             let claims = opening.claims;
             self.number = claims.saturating_add(u32::from(!first_is_counted)).max(1);
         }
         let attempts = self.turns.config.retry.attempts;
-        if self.number > attempts {
-            self.number = attempts;
+        let over = if chosen { self.number } else { opening.claims } > attempts;
+        self.number = self.number.min(attempts);
+        if over {
             return Err(TurnError::AttemptsExhausted { attempts });
         }
         Ok(())

@@ -198,10 +198,12 @@ fn a_pack_that_would_not_load_is_not_built() {
     );
 }
 
-/// The sources of a pack whose flow calls nothing, with a component and a secret.
-fn with_component(site: &Site) -> PackId {
-    site.pack("plain", HELLO);
+/// A pack of this node, with a component and a secret.
+fn with_component(site: &Site, node: &str) -> PackId {
     let sources = site.dir.path().join("sources/plain");
+    fs::create_dir_all(sources.join("flows")).unwrap();
+    let flow = format!("id: main\ntype: messaging\nnodes:\n  hi:\n    {node}\n");
+    fs::write(sources.join("flows/main.ygtc"), flow).unwrap();
     fs::write(sources.join("c.wasm"), b"code").unwrap();
     let config = "pack_id: plain\nversion: 1.0.0\nkind: application\npublisher: us\n\
         dependencies: [{alias: b, pack_id: base, version_req: '^1'}]\n\
@@ -217,7 +219,7 @@ fn with_component(site: &Site) -> PackId {
 #[test]
 fn what_a_pack_needs_and_is_not_granted_is_a_warning() {
     let site = Site::new();
-    let id = with_component(&site);
+    let id = with_component(&site, HELLO);
     site.bind("t", "plain", id, "env_passthrough: [A]\n");
     let loaded = site.load(None).unwrap();
     let warnings: Vec<_> = loaded.warnings.iter().map(shown).collect();
@@ -252,4 +254,23 @@ fn a_pack_that_nobody_vouches_for_is_warned_of_or_refused() {
         None,
         &["t-plain.gtbind: line 3, pack_ref: store://plain@1.0.0 is refused: it is not signed"],
     );
+}
+
+#[test]
+fn the_code_that_flows_call_is_handed_on_once() {
+    let site = Site::new();
+    let id = with_component(
+        &site,
+        "component.exec: {component: c, operation: run, input: {}}",
+    );
+    site.bind("t", "plain", id, "");
+    site.bind("u", "plain", id, "");
+    let loaded = site.load(None).unwrap();
+    let [code] = &loaded.code[..] else {
+        panic!("{:?}", loaded.code);
+    };
+    assert_eq!((code.name.as_str(), &code.bytes[..]), ("c", &b"code"[..]));
+    for pack in loaded.registry.packs() {
+        assert_eq!(pack.components["c"], code.digest);
+    }
 }

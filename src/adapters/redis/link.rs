@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
     RedisResult, ScriptInvocation, TlsCertificates, Value,
 };
 
@@ -107,6 +107,13 @@ impl Link {
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let (generation, mut connection) = self.connection();
         self.settle(generation, command.query_async(&mut connection))
+            .await
+    }
+
+    /// Runs commands whose answers do not matter, in one write.
+    pub async fn query_all(&self, commands: &Pipeline) -> RedisResult<()> {
+        let (generation, mut connection) = self.connection();
+        self.settle(generation, commands.query_async(&mut connection))
             .await
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - `config`: the settings under `redis`.
 //! - `link`: the one connection of a worker, which mends itself.
+//! - `notes`: the notes that outboxes are published, gathered into few calls.
 //! - [`keys`]: every Redis key there is; nothing else builds one.
 //! - `begin.lua`, `commit.lua`: what happens inside Redis, and why in that order.
 //! - `store`, `commit`: the scripts' arguments and answers.
@@ -14,6 +15,7 @@ mod commit;
 mod config;
 pub mod keys;
 mod link;
+mod notes;
 mod server;
 mod store;
 

@@ -1,5 +1,6 @@
 //! [`TurnStore`] on Redis: what goes into the scripts and what comes out of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use greentic_types::{SessionData, SessionKey};
@@ -7,6 +8,7 @@ use redis::{FromRedisValue, Script, Value};
 
 use super::keys::Keys;
 use super::link::{ConnectError, Link, store_error};
+use super::notes::Notes;
 use super::{Config, commit, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, Outbound};
@@ -18,12 +20,10 @@ use crate::ports::{
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
 
-/// What an outbox is once it is published: nothing.
-const PUBLISHED: &str = "[]";
-
 /// Sessions, state and the record of what was applied, in Redis.
 pub struct RedisStore {
-    link: Link,
+    link: Arc<Link>,
+    notes: Notes,
     namespace: String,
     dedupe_window: Duration,
     begin: Script,
@@ -35,7 +35,7 @@ impl RedisStore {
     /// Connects, waiting for a server for up to `connect_timeout`, and makes sure that it can do what the scripts need. From
     /// then on the store mends its connection by itself.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
-        let link = Link::new(config)?;
+        let link = Arc::new(Link::new(config)?);
         let (server, patience) = (config.url.to_string(), config.connect_timeout);
         let there = wait_for("Redis", patience, || server::greet(&link, &server)).await?;
         there.map_err(|source| ConnectError::Unreachable {
@@ -44,6 +44,7 @@ impl RedisStore {
             source,
         })?;
         Ok(Self {
+            notes: Notes::new(Arc::clone(&link)),
             link,
             namespace: config.namespace.clone(),
             dedupe_window: config.dedupe_window,
@@ -130,14 +131,8 @@ impl TurnStore for RedisStore {
     }
 
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
-        // XX and KEEPTTL: a record that has expired stays away, one that is there expires when it would have.
-        let mut command = redis::cmd("SET");
-        command
-            .arg(self.keys(activity).applied())
-            .arg(PUBLISHED)
-            .arg("XX")
-            .arg("KEEPTTL");
-        self.link.query(&command).await.map_err(store_error)
+        let applied = self.keys(activity).applied();
+        self.notes.write(applied).await.map_err(store_error)
     }
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {

@@ -85,5 +85,5 @@ for i, name in ipairs(written_keys) do
 end
 
 redis.call('SET', applied, outbox, 'PX', dedupe_ms)
-redis.call('DEL', lease, claims)
+if token ~= '' then redis.call('DEL', lease, claims) end
 return {'done'}

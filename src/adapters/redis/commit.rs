@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use greentic_types::{ReplyScope, SessionKey};
-use redis::{Script, ScriptInvocation, Value};
+use redis::Value;
 
 use super::keys::Keys;
+use super::script::{Call, Script};
 use super::store::{Parts, corrupt, millis, outbox, pointers};
 use crate::ports::{Commit, Committed, Park, StoreError, Taken};
 
@@ -18,10 +19,10 @@ pub fn call<'s>(
     keys: &Keys<'_>,
     commit: &Commit<'_>,
     dedupe_window: Duration,
-) -> Result<ScriptInvocation<'s>, StoreError> {
+) -> Result<Call<'s>, StoreError> {
     let outbox = serde_json::to_vec(commit.outbox).map_err(|error| corrupt("outbox", &error))?;
     let base = commit.activity.base_scope();
-    let mut call = script.prepare_invoke();
+    let mut call = script.call();
     call.key(keys.applied())
         .key(keys.lease())
         .key(keys.claims())
@@ -30,8 +31,8 @@ pub fn call<'s>(
         .arg(millis(dedupe_window))
         .arg(commit.lease.unwrap_or(NONE))
         .arg(keys.session_prefix());
-    match &base {
-        Some(base) => call.arg(1).key(keys.scope(base)),
+    match keys.base_scope() {
+        Some(base) => call.arg(1).key(base),
         None => call.arg(0),
     };
     call.arg(commit.head.map_or(NONE, SessionKey::as_str));
@@ -42,12 +43,7 @@ pub fn call<'s>(
 }
 
 /// The wait to clear, what may point to it, and what it had pushed aside.
-fn taken(
-    call: &mut ScriptInvocation<'_>,
-    keys: &Keys<'_>,
-    commit: &Commit<'_>,
-    base: Option<&ReplyScope>,
-) {
+fn taken(call: &mut Call<'_>, keys: &Keys<'_>, commit: &Commit<'_>, base: Option<&ReplyScope>) {
     let Some(taken) = commit.taken else {
         call.arg(NONE).arg(0).arg(0);
         return;
@@ -55,7 +51,7 @@ fn taken(
     let pointers = taken_pointers(keys, commit, taken, base);
     call.arg(taken.key.as_str())
         .arg(pointers.len())
-        .key(pointers)
+        .keys(pointers)
         .arg(taken.shadowed.len());
     for session in taken.shadowed {
         call.arg(session.as_str());
@@ -84,7 +80,7 @@ fn taken_pointers(
 
 /// The wait to register and the pointers to it.
 fn park(
-    call: &mut ScriptInvocation<'_>,
+    call: &mut Call<'_>,
     keys: &Keys<'_>,
     park: Option<&Park<'_>>,
     base: Option<&ReplyScope>,
@@ -98,7 +94,7 @@ fn park(
         reason: "its activity has no reply scope to find it by".to_owned(),
     })?;
     let data = serde_json::to_vec(park.data).map_err(|error| corrupt("session", &error))?;
-    let mut pointers = vec![keys.scope(base)];
+    let mut pointers = Vec::from_iter(keys.base_scope());
     pointers.extend(
         park.correlation
             .map(|correlation| keys.scope(&correlated(base, correlation))),
@@ -107,12 +103,12 @@ fn park(
         .arg(data)
         .arg(millis(park.ttl))
         .arg(pointers.len())
-        .key(pointers);
+        .keys(pointers);
     Ok(())
 }
 
 /// The state that was read and the state to write.
-fn state(call: &mut ScriptInvocation<'_>, keys: &Keys<'_>, commit: &Commit<'_>) {
+fn state(call: &mut Call<'_>, keys: &Keys<'_>, commit: &Commit<'_>) {
     call.arg(commit.state_read.len());
     for (slot, _) in commit.state_read {
         call.key(keys.state(slot));

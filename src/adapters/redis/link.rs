@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
-    RedisResult, ScriptInvocation, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
+    RedisError, RedisResult, TlsCertificates,
 };
 
 use super::Config;
@@ -93,14 +93,6 @@ impl Link {
         self.client
             .get_multiplexed_async_connection_with_config(&config)
             .await
-    }
-
-    /// Runs a script.
-    pub async fn run(&self, script: &ScriptInvocation<'_>) -> Result<Value, StoreError> {
-        let (generation, mut connection) = self.connection();
-        self.settle(generation, script.invoke_async(&mut connection))
-            .await
-            .map_err(store_error)
     }
 
     /// Runs a command.

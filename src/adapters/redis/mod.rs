@@ -5,7 +5,7 @@
 //! - `notes`: the notes that outboxes are published, gathered into few calls.
 //! - [`keys`]: every Redis key there is; nothing else builds one.
 //! - `begin.lua`, `commit.lua`: what happens inside Redis, and why in that order.
-//! - `store`, `commit`: the scripts' arguments and answers.
+//! - `script`: how a script is called. `store`, `commit`: the scripts' arguments and answers.
 //! - `server`: what the server says about itself, for readiness and warnings.
 //!
 //! Waits are kept in greentic-session's layout and state in greentic-state's, so that their stock stores read what we
@@ -16,6 +16,7 @@ mod config;
 pub mod keys;
 mod link;
 mod notes;
+mod script;
 mod server;
 mod store;
 

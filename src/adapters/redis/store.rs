@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greentic_types::{SessionData, SessionKey};
-use redis::{FromRedisValue, Script, Value};
+use redis::{FromRedisValue, Value};
 
 use super::keys::Keys;
 use super::link::{ConnectError, Link, store_error};
 use super::notes::Notes;
+use super::script::{Call, Script};
 use super::{Config, commit, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, Outbound};
@@ -67,6 +68,10 @@ impl RedisStore {
         server::warnings(&self.link).await
     }
 
+    async fn run(&self, call: &Call<'_>) -> Result<Value, StoreError> {
+        call.run(&self.link).await.map_err(store_error)
+    }
+
     fn keys<'a>(&'a self, activity: &'a Activity) -> Keys<'a> {
         Keys::new(&self.namespace, activity)
     }
@@ -79,7 +84,7 @@ impl TurnStore for RedisStore {
             Claim::Optimistic => ("", Duration::ZERO),
             Claim::Exclusive { token, ttl } => (token, ttl),
         };
-        let mut call = self.begin.prepare_invoke();
+        let mut call = self.begin.call();
         call.key(keys.applied())
             .key(keys.lease())
             .key(keys.claims())
@@ -89,12 +94,11 @@ impl TurnStore for RedisStore {
             .arg(keys.session_prefix())
             .arg(u8::from(begin.resume));
         let pointers = pointers(&keys, begin.activity);
-        call.arg(pointers.len()).key(pointers);
+        call.arg(pointers.len()).keys(pointers);
         for slot in begin.state {
             call.key(keys.state(slot));
         }
         let opened = self
-            .link
             .run(&call)
             .await
             .and_then(|answer| opened(answer, begin.activity));
@@ -127,7 +131,7 @@ impl TurnStore for RedisStore {
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
         let keys = self.keys(commit.activity);
         let call = commit::call(&self.commit, &keys, commit, self.dedupe_window)?;
-        commit::committed(self.link.run(&call).await?)
+        commit::committed(self.run(&call).await?)
     }
 
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
@@ -136,9 +140,9 @@ impl TurnStore for RedisStore {
     }
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let mut call = self.release.prepare_invoke();
+        let mut call = self.release.call();
         call.key(self.keys(activity).lease()).arg(token);
-        self.link.run(&call).await.map(drop)
+        self.run(&call).await.map(drop)
     }
 }
 
@@ -149,8 +153,7 @@ pub fn pointers(keys: &Keys<'_>, activity: &Activity) -> Vec<String> {
         .correlation()
         .and(activity.reply_scope.as_ref())
         .map(|scope| keys.scope(scope));
-    let base = activity.base_scope().map(|scope| keys.scope(&scope));
-    echoed.into_iter().chain(base).collect()
+    echoed.into_iter().chain(keys.base_scope()).collect()
 }
 
 fn opened(answer: Value, activity: &Activity) -> Result<Begun, StoreError> {

@@ -1,5 +1,7 @@
 //! What arrives: the message as it was delivered, and the shape of its body.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use greentic_types::{Attachment, Destination, ReplyScope};
 use schemars::JsonSchema;
@@ -13,7 +15,7 @@ pub use greentic_types::Actor;
 /// The headers of a message, in the order they came. Names are compared without regard to ASCII case, since clients in
 /// other languages differ there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
 impl Headers {
     /// The first value under this name.
@@ -24,7 +26,7 @@ impl Headers {
     }
 
     /// Adds a value; one that is there under the same name stays.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
 
@@ -43,7 +45,7 @@ impl Headers {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
             .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .map(|(key, value)| (key.as_ref(), value.as_str()))
     }
 }
 
@@ -52,7 +54,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Headers {
         Self(
             pairs
                 .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
+                .map(|(key, value)| (Cow::Owned(key.into()), value.into()))
                 .collect(),
         )
     }

@@ -23,7 +23,7 @@ pub use outage::{Infrastructure, Outage};
 pub use parked::ParkedRun;
 pub use replies::apology;
 
-use crate::model::{Activity, EnvId, InboundMessage, Outbound, TraceContext, decode};
+use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
     Publisher, StateSlot, TransportError, TurnStore,
@@ -236,7 +236,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     continue;
                 }
                 Begun::Applied(outbox) => {
-                    self.publish(&outbox).await?;
+                    self.publish(self.messages(&outbox)).await?;
                     return Ok(None);
                 }
             };
@@ -251,14 +251,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             }
             self.count(&opening, true)?;
             let played = self.play_in_time(&opening, chosen).await?;
-            self.check_sizes(&played.outbox)?;
+            let messages = self.messages(&played.outbox);
+            self.check_sizes(&messages)?;
             match self.commit(&opening, &played).await? {
                 Committed::Done => {
-                    self.publish(&played.outbox).await?;
+                    self.publish(messages).await?;
                     return Ok(Some(played.applied()));
                 }
                 Committed::AlreadyApplied(outbox) => {
-                    self.publish(&outbox).await?;
+                    self.publish(self.messages(&outbox)).await?;
                     return Ok(None);
                 }
                 Committed::Conflict => {
@@ -337,14 +338,22 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         }
     }
 
-    fn check_sizes(&self, outbox: &[Outbound]) -> Result<(), TurnError> {
-        let limit = self.turns.publisher.max_message_bytes();
+    /// The messages that an outbox is published as.
+    fn messages(&self, outbox: &[Outbound]) -> Vec<(Headers, Bytes)> {
         let Activity {
             env, tenant, key, ..
         } = self.activity;
-        for (n, message) in outbox.iter().enumerate() {
-            let bytes =
-                message.body.get().len() + message.all_headers(env, tenant, key, n).wire_len();
+        let message = |(n, message): (usize, &Outbound)| {
+            let body = Bytes::copy_from_slice(message.body.get().as_bytes());
+            (message.all_headers(env, tenant, key, n), body)
+        };
+        outbox.iter().enumerate().map(message).collect()
+    }
+
+    fn check_sizes(&self, messages: &[(Headers, Bytes)]) -> Result<(), TurnError> {
+        let limit = self.turns.publisher.max_message_bytes();
+        for (n, (headers, body)) in messages.iter().enumerate() {
+            let bytes = body.len() + headers.wire_len();
             if bytes > limit {
                 return Err(TurnError::ReplyTooLarge {
                     n: n + 1,
@@ -375,13 +384,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     }
 
     /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
-    async fn publish(&mut self, outbox: &[Outbound]) -> Result<(), TurnError> {
-        let Activity {
-            env, tenant, key, ..
-        } = self.activity;
-        for (n, message) in outbox.iter().enumerate() {
-            let headers = message.all_headers(env, tenant, key, n);
-            let body = Bytes::copy_from_slice(message.body.get().as_bytes());
+    async fn publish(&mut self, messages: Vec<(Headers, Bytes)>) -> Result<(), TurnError> {
+        let tenant = &self.activity.tenant;
+        self.replies = messages.len();
+        for (n, (headers, body)) in messages.into_iter().enumerate() {
             let publisher = &self.turns.publisher;
             let sent = self
                 .turns
@@ -400,8 +406,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 );
             }
         }
-        self.replies = outbox.len();
-        if !outbox.is_empty() {
+        if self.replies > 0 {
             self.note_published().await;
         }
         Ok(())

@@ -100,10 +100,10 @@ async fn until_settled(provider: &async_nats::jetstream::Context, nats: &Nats, t
     let trying = async {
         while stream.info().await.unwrap().state.messages > 0 {
             // Each delivery of one that cannot be read costs the connection, and the pull with it.
-            if let Ok(mut pull) = nats.pull(tenant, 10, SHORTLY).await {
-                while let Some(Ok(delivery)) = pull.next().await {
-                    panic!("{} came again", body(&delivery));
-                }
+            if let Ok(mut pull) = nats.pull(tenant, 10, SHORTLY).await
+                && let Some(Ok(delivery)) = pull.next().await
+            {
+                panic!("{} came again", body(&delivery));
             }
         }
     };

@@ -147,7 +147,7 @@ pub struct Kept {
 
 impl Machine {
     /// Runs a turn to its end or its wait; how many replies it gave.
-    pub fn turn(&self, kept: &mut Kept, payload: Value) -> usize {
+    pub fn turn(&self, kept: &mut Kept, payload: Arc<Value>) -> usize {
         let run = match kept.parked.take() {
             Some(snapshot) => Run::parked(snapshot),
             None => Run::fresh(self.flow.clone()),

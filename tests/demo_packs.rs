@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use greentic_worker::bindings::EnvPolicy;
 use greentic_worker::catalog::{self, Loaded, Sources};
@@ -97,7 +98,7 @@ impl User {
             Some(snapshot) => Run::parked(snapshot),
             None => Run::fresh(self.entry.flow.clone()),
         });
-        let mut event = Event::Activity(payload);
+        let mut event = Event::Activity(Arc::new(payload));
         loop {
             match advance(&context, run, event).unwrap() {
                 Step::Ask(asking, Ask::State { key, .. }) => {

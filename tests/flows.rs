@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
@@ -328,7 +329,7 @@ impl World<'_> {
             env: self.env,
             now,
         };
-        let (mut run, mut event) = (Box::new(run), Event::Activity(payload));
+        let (mut run, mut event) = (Box::new(run), Event::Activity(Arc::new(payload)));
         loop {
             match advance(&cx, run, event)? {
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),

@@ -16,7 +16,7 @@ pub(super) struct Frame {
     pub(super) flow: FlowIx,
     pub(super) node: NodeIx,
     /// The payload.
-    pub(super) entry: Value,
+    pub(super) entry: Arc<Value>,
     /// What the last jump gave, if there was one.
     pub(super) jumped_with: Option<Arc<Value>>,
     /// The output of the node that ran last.
@@ -33,7 +33,12 @@ pub(super) struct Frame {
 
 impl Frame {
     /// A run at this node with this payload.
-    pub(super) fn new(flow: FlowIx, node: NodeIx, entry: Value, vars: Map<String, Value>) -> Self {
+    pub(super) fn new(
+        flow: FlowIx,
+        node: NodeIx,
+        entry: Arc<Value>,
+        vars: Map<String, Value>,
+    ) -> Self {
         Self {
             flow,
             node,
@@ -49,7 +54,7 @@ impl Frame {
     }
 
     /// A run from the start of a flow.
-    pub(super) fn start(program: &Program, flow: FlowIx, payload: Value) -> Self {
+    pub(super) fn start(program: &Program, flow: FlowIx, payload: Arc<Value>) -> Self {
         let definition = &program.flows[flow];
         Self::new(flow, definition.entry, payload, definition.vars.clone())
     }

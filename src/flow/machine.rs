@@ -353,7 +353,7 @@ impl Machine {
                 limit,
             });
         }
-        let called = Frame::start(program, flow, input);
+        let called = Frame::start(program, flow, Arc::new(input));
         self.callers
             .push(std::mem::replace(&mut self.frame, called));
         Ok(Progress::On)

@@ -35,6 +35,7 @@ mod template;
 mod visit;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -65,7 +66,7 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub enum Event {
     /// A fresh run begins, or a parked one goes on, with the payload of the activity.
-    Activity(Value),
+    Activity(Arc<Value>),
     /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
     State(Option<Value>),
     /// The answer to [`Ask::Component`].

@@ -2,6 +2,8 @@
 //! conditions see as `response`. Payloads come in two shapes, the message itself or `{"input": message}`; everything
 //! that knows of the two is here.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::path::{NameInArray, Seg, walk};
@@ -125,9 +127,13 @@ pub(super) fn has_action(entry: &Value) -> bool {
 }
 
 /// Takes the button out of the payload: it has done its work, and must not press a button of a later card too.
-pub(super) fn consume_action(entry: &mut Value) {
+pub(super) fn consume_action(entry: &mut Arc<Value>) {
     for pointer in ["/input/metadata", "/metadata"] {
-        if let Some(Value::Object(metadata)) = entry.pointer_mut(pointer) {
+        let pressed = |metadata: &Value| metadata.get("action").is_some();
+        // Looked for first: the payload is shared, and to change it is to copy it.
+        if entry.pointer(pointer).is_some_and(pressed)
+            && let Some(Value::Object(metadata)) = Arc::make_mut(entry).pointer_mut(pointer)
+        {
             metadata.remove("action");
         }
     }
@@ -152,17 +158,19 @@ pub(super) fn routed_card(entry: &Value) -> Option<&str> {
 /// The node that the pressed button leads to, if its target is one. The target is then taken out of the payload, since
 /// no card goes by that name.
 pub(super) fn take_routed_node<T>(
-    entry: &mut Value,
+    entry: &mut Arc<Value>,
     node: impl Fn(&str) -> Option<T>,
 ) -> Option<T> {
-    let metadata = entry.get_mut("metadata")?.as_object_mut()?;
+    let metadata = entry.get("metadata")?;
     let targets = ROUTES
         .into_iter()
         .filter_map(|name| metadata.get(name)?.as_str());
     let target = targets.map(str::trim).find(|target| !target.is_empty())?;
     let found = node(target)?;
-    for name in ROUTES {
-        metadata.remove(name);
+    if let Some(Value::Object(metadata)) = Arc::make_mut(entry).get_mut("metadata") {
+        for name in ROUTES {
+            metadata.remove(name);
+        }
     }
     Some(found)
 }
@@ -221,12 +229,13 @@ mod tests {
 
     #[test]
     fn the_button_is_consumed_in_both_shapes() {
-        let mut entry =
-            json!({"metadata": {"action": "a", "k": 1}, "input": {"metadata": {"action": " b "}}});
+        let mut entry = Arc::new(
+            json!({"metadata": {"action": "a", "k": 1}, "input": {"metadata": {"action": " b "}}}),
+        );
         assert!(has_action(&entry));
         consume_action(&mut entry);
         assert_eq!(
-            entry,
+            *entry,
             json!({"metadata": {"k": 1}, "input": {"metadata": {}}})
         );
         assert!(!has_action(&entry));
@@ -243,10 +252,11 @@ mod tests {
         let hidden = json!({"metadata": {"routeToCardId": "", "nextCardId": "n"}});
         assert_eq!(routed(hidden), None);
         let node = |target: &str| (target == "n").then_some(5);
-        let mut entry = json!({"metadata": {"routeToCardId": " ", "nextCardId": " n ", "a": 1}});
+        let mut entry =
+            Arc::new(json!({"metadata": {"routeToCardId": " ", "nextCardId": " n ", "a": 1}}));
         assert_eq!(take_routed_node(&mut entry, node), Some(5));
-        assert_eq!(entry, json!({"metadata": {"a": 1}}));
-        let mut entry = json!({"metadata": {"toCardId": "x", "nextCardId": "n"}});
+        assert_eq!(*entry, json!({"metadata": {"a": 1}}));
+        let mut entry = Arc::new(json!({"metadata": {"toCardId": "x", "nextCardId": "n"}}));
         assert_eq!(take_routed_node(&mut entry, node), None);
         assert_eq!(routed_card(&entry), Some("x"));
     }

@@ -121,7 +121,7 @@ impl Snapshot {
     pub(super) fn restore(
         mut self,
         program: &Program,
-        mut payload: Value,
+        mut payload: Arc<Value>,
     ) -> Result<Frame, FlowError> {
         let (flow, node) = self.find(program)?;
         let definition = &program.flows[flow];

@@ -1,5 +1,7 @@
 //! An activity: an inbound message that was read and found to be in order.
 
+use std::sync::Arc;
+
 use greentic_types::{Actor, ReplyScope, TenantCtx};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,8 +33,8 @@ pub struct Activity {
     pub target: FlowTarget,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
-    /// What the flow sees as `in` and `entry`.
-    pub payload: Value,
+    /// What the flow sees as `in` and `entry`. Shared, since a turn that comes too late is played again.
+    pub payload: Arc<Value>,
 }
 
 /// The flow that an activity asks for by header; both empty is the usual case.

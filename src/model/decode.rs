@@ -1,5 +1,7 @@
 //! From a delivered message to an [`Activity`], or to the reason why it is none.
 
+use std::sync::Arc;
+
 use greentic_types::ReplyScope;
 use serde_json::{Map, Value};
 
@@ -126,7 +128,7 @@ pub fn decode(message: &InboundMessage, env: &EnvId) -> Result<Activity, DecodeE
         target: target(&message.headers)?,
         trace: trace(&message.headers),
         key,
-        payload: payload(body),
+        payload: Arc::new(payload(body)),
     })
 }
 
@@ -319,7 +321,7 @@ mod tests {
         assert_eq!(activity.user.as_str(), "u1");
         assert_eq!(activity.session_id, "c1");
         assert_eq!(
-            activity.payload,
+            *activity.payload,
             json!({"id": "1", "from": {"id": "u1"}, "reply_scope": {"conversation": "c1"}, "session_id": "c1",
                    "text": "hi", "attachments": [], "metadata": {}})
         );
@@ -364,7 +366,7 @@ mod tests {
     #[test]
     fn a_payload_extension_is_all_that_the_flow_sees() {
         let activity = check_ok(&[], r#"{"id":"1","extensions":{"payload":[1,2]}}"#);
-        assert_eq!(activity.payload, json!([1, 2]));
+        assert_eq!(*activity.payload, json!([1, 2]));
         assert_eq!(activity.session_id, "1");
     }
 

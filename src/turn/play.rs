@@ -184,7 +184,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         state: &mut StateReads,
     ) -> Result<(Option<Wait>, Effects), TurnError> {
         let mut run = Box::new(run);
-        let mut event = Event::Activity(self.activity.payload.clone());
+        let mut event = Event::Activity(Arc::clone(&self.activity.payload));
         loop {
             let context = Context {
                 program: &pack.program,

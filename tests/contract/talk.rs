@@ -70,7 +70,7 @@ impl Talk {
             from: None,
             target: FlowTarget::default(),
             trace: None,
-            payload: Value::Null,
+            payload: Value::Null.into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Flows that nobody has thought about, with payloads that nobody has: compiling and running them ends, within the limits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
@@ -183,7 +184,7 @@ fn turn(
         env: &env,
         now: OffsetDateTime::UNIX_EPOCH,
     };
-    let (mut run, mut event) = (Box::new(run), Event::Activity(payload));
+    let (mut run, mut event) = (Box::new(run), Event::Activity(Arc::new(payload)));
     for asked in 0.. {
         assert!(asked <= LIMITS.nodes, "it asks for ever");
         match advance(&cx, run, event)? {

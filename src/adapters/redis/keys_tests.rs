@@ -33,7 +33,7 @@ impl Place {
             from: None,
             target: FlowTarget::default(),
             trace: None,
-            payload: Value::Null,
+            payload: Value::Null.into(),
         }
     }
 

@@ -61,3 +61,25 @@ fn greentic_pack_sign_makes_a_signature_that_holds() {
     assert_eq!(pack.vouched(&[PUBLISHER.parse().unwrap()]), Ok(()));
     assert!(pack.vouched(&["7".repeat(64).parse().unwrap()]).is_err());
 }
+
+#[test]
+fn the_builder_library_makes_the_older_form_signed_as_a_whole() {
+    /// The public key of the certificate that the library made up for the archive.
+    const KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAzA4BV4/5/dhbtzppe5BuxF/0Xs7q5wtpIhNFUXpKfWM=
+-----END PUBLIC KEY-----";
+    let pack = opened("greentic-pack-lib-1.2.1.gtpack");
+    assert!(pack.notes.is_empty(), "{}", pack.notes);
+    assert_eq!(pack.listing, Listing::File("sbom.json"));
+    assert_eq!(pack.vouched(&[KEY.parse().unwrap()]), Ok(()));
+    assert!(pack.vouched(&[PUBLISHER.parse().unwrap()]).is_err());
+    let flow = &pack.manifest.flows[0].flow;
+    let kinds: Vec<_> = flow
+        .nodes
+        .values()
+        .map(|n| n.component.id.as_str())
+        .collect();
+    assert_eq!(kinds, ["session.wait", "emit.message"]);
+    assert_eq!(pack.components[0].id, "templating.handlebars");
+    assert!(pack.code(&pack.components[0]).is_some());
+}

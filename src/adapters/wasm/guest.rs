@@ -103,18 +103,6 @@ impl Guest {
         );
     }
 
-    /// The value of a variable that the operator granted to its pack, by any spelling that comes down to the same name:
-    /// `api-token` finds `API_TOKEN`.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
-        let env = &self.call.grants.env;
-        if let Some(value) = env.get(name) {
-            return Some(value);
-        }
-        let wanted = plain_name(name);
-        let found = env.iter().find(|(name, _)| plain_name(name) == wanted);
-        found.map(|(_, value)| value.as_str())
-    }
-
     /// The system interfaces: made when first used, since most components use none in most calls. No files, no
     /// sockets, no arguments; of variables, the granted ones.
     fn wasi(call: &ComponentCall, variables: bool) -> WasiCtx {
@@ -144,13 +132,4 @@ impl WasiView for Guest {
             table: &mut self.table,
         }
     }
-}
-
-/// A name in small letters, with `_` for whatever is neither a letter nor a digit.
-fn plain_name(name: &str) -> String {
-    let plain = |c: char| match c.is_ascii_alphanumeric() {
-        true => c.to_ascii_lowercase(),
-        false => '_',
-    };
-    name.trim().chars().map(plain).collect()
 }

@@ -40,7 +40,7 @@ fn get(guest: &Guest, key: &str) -> Found {
     if key.trim().is_empty() {
         return Err(LookupError::InvalidKey);
     }
-    match guest.variable(key) {
+    match guest.call.grants.variable(key) {
         Some(value) => Ok(Some(value.as_bytes().to_vec())),
         None => {
             guest.refused(Capability::Secrets);

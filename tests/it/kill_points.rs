@@ -226,6 +226,8 @@ async fn talk(provider: &mut Provider) -> Seen {
             let letter = provider.expect_dead().await;
             let attempts = letter.header(header::ATTEMPTS).unwrap().to_owned();
             dead.push((letter.code().to_owned(), attempts));
+            // A worker that dies once this is settled must not take an attempt from the next one with it.
+            provider.settled().await;
         }
     }
     provider.settled().await;

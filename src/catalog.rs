@@ -9,14 +9,16 @@ use greentic_types::PackManifest;
 use crate::bindings::{self, Entry, EnvPolicy, Origin, PackBinding};
 use crate::flow::{self, Program};
 use crate::model::{FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId};
-use crate::pack::{self, BuiltPack, Resolver};
+use crate::pack::{self, Resolver};
 use crate::registry::{BoundPack, DefaultFlow, EntryError, Registry};
 
+mod folder;
 mod shelf;
 
+pub use folder::{Folder, build_pack};
 pub use shelf::ComponentCode;
 
-use shelf::{Opened, Shelf, holdings};
+use shelf::{Opened, Shelf};
 
 /// Where everything that is bound comes from.
 #[derive(Clone, Copy, Debug)]
@@ -148,36 +150,6 @@ pub fn load_kept(
             Ok((bound, shelf.into_code()))
         }
         _ => Err(problems),
-    }
-}
-
-/// Builds the pack of a folder and compiles its flows, so that what would not load is not built.
-pub fn build_pack(dir: &Path) -> Result<BuiltPack, Problems> {
-    let mut built = pack::build(dir)?;
-    // A compiled flow knows its name, and not its file.
-    let file = match built.flow_files.as_slice() {
-        [only] => only.clone(),
-        _ => dir.to_owned(),
-    };
-    let limits = pack::Limits::default();
-    let mut opened = match pack::open(&built.bytes, Some(&built.id), &limits) {
-        Ok(opened) => opened,
-        Err(error) => {
-            let problem = Problem::error(format!("what was built would be refused: {error}"));
-            return Err(problem.in_file(dir).remedy(error.remedy()).into());
-        }
-    };
-    let inventory = holdings(&mut opened);
-    match Program::compile(&built.manifest.flows, inventory, flow::Limits::default()) {
-        Ok((_, warnings)) => {
-            built.warnings.extend(in_files(warnings, &file));
-            Ok(built)
-        }
-        Err(errors) => {
-            let mut problems = built.warnings;
-            problems.extend(in_files(errors, &file));
-            Err(problems)
-        }
     }
 }
 

@@ -99,11 +99,16 @@ impl<'a> Node<'a> {
     /// Where it is: `line 4, flows[0].id`.
     pub fn place(&self) -> String {
         let field = self.field_path();
-        match line::find(&self.document.text, &self.path) {
+        match self.line() {
             Some(line) if field.is_empty() => format!("line {line}"),
             Some(line) => format!("line {line}, {field}"),
             None => field,
         }
+    }
+
+    /// The line, from 1, at which it begins; none where it comes from an alias.
+    pub fn line(&self) -> Option<usize> {
+        line::find(&self.document.text, &self.path)
     }
 
     /// The fields of a mapping; anything else is a problem.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use greentic_types::PackManifest;
 
 use crate::bindings::PackBinding;
-use crate::flow::{Assets, Inventory, Program, Provider};
+use crate::flow::{self, Assets, Inventory, Program, Provider};
 use crate::model::{ComponentDigest, Declared, PackId, Problem, Problems};
 use crate::pack::{self, Code, Component, Pack, SignaturePolicy};
 
@@ -74,7 +74,12 @@ impl Shelf {
             let opened = match open(sources, binding, problems) {
                 Ok((pack, bytes)) => {
                     self.keep(sources, (&pack.id, &bytes), problems);
-                    Some(Arc::new(self.unpack(sources, pack, &key.1, problems)))
+                    Some(Arc::new(self.unpack(
+                        sources.flow_limits,
+                        pack,
+                        &key.1,
+                        problems,
+                    )))
                 }
                 Err(problem) => {
                     problems.push(problem);
@@ -116,9 +121,9 @@ impl Shelf {
     }
 
     /// Takes out of a pack what is kept. The code goes a way of its own, as far as any flow calls it.
-    fn unpack(
+    pub fn unpack(
         &mut self,
-        sources: &Sources<'_>,
+        limits: flow::Limits,
         mut pack: Pack,
         file: &Path,
         problems: &mut Problems,
@@ -128,7 +133,7 @@ impl Shelf {
         problems.extend(in_files(oddities(&pack), file));
         let inventory = holdings(&mut pack);
         let flows = &pack.manifest.flows;
-        let compiled = Program::compile(flows, inventory, sources.flow_limits);
+        let compiled = Program::compile(flows, inventory, limits);
         let (Ok((_, found)) | Err(found)) = &compiled;
         problems.extend(in_files(found.clone(), file));
         let program = compiled.ok().map(|(program, _)| Arc::new(program));
@@ -198,7 +203,7 @@ fn open(
 }
 
 /// What the flows of a pack may call and show. Takes the assets out of it.
-pub(super) fn holdings(pack: &mut Pack) -> Inventory {
+fn holdings(pack: &mut Pack) -> Inventory {
     let components = pack.components.iter();
     let inline = pack.manifest.provider_extension_inline();
     let providers = inline.map_or(&[][..], |inline| &inline.providers).iter();

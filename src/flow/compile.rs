@@ -56,8 +56,9 @@ impl Program {
             .flat_map(|flow| named_entries(names, flow))
             .collect();
         for (flow, node) in reach::unreached(self, &others) {
-            let place = self.place(flow, node).to_string();
-            let warning = Problem::warning("no route leads to this node").at(place);
+            let place = self.place(flow, node);
+            let warning =
+                Problem::warning("no route leads to this node").in_node(&place.flow, &place.node);
             problems.push(warning.remedy(
                 "lead a route to it, or take it out; a button that names it still starts there",
             ));
@@ -83,13 +84,12 @@ fn names<'p>(
 ) -> Names<'p> {
     let mut by_id = HashMap::new();
     for (ix, entry) in entries.iter().enumerate() {
-        let place = format!("flow {}", entry.id);
         if by_id.insert(entry.id.clone(), ix).is_some() {
-            let problem = Problem::error("the pack has two flows of this name").at(&place);
+            let problem = Problem::error("the pack has two flows of this name").in_flow(&entry.id);
             problems.push(problem.remedy("rename one of them"));
         }
         if entry.flow.nodes.is_empty() {
-            let problem = Problem::error("the flow has no nodes").at(&place);
+            let problem = Problem::error("the flow has no nodes").in_flow(&entry.id);
             problems.push(problem.remedy("give it a node, or take it out"));
         }
     }
@@ -163,7 +163,7 @@ impl FlowCompiler<'_> {
                 "its default entry point is `{name}`, which it lacks"
             ));
             let problem = problem.remedy("name a node of the flow as its start");
-            self.problems.push(problem.at(format!("flow {}", entry.id)));
+            self.problems.push(problem.in_flow(&entry.id));
         }
         found.unwrap_or(0)
     }
@@ -185,7 +185,7 @@ impl FlowCompiler<'_> {
                         "the default of variable `{name}` nests deeper than {MAX_DEPTH} levels"
                     ));
                     let problem = problem.remedy("flatten it");
-                    self.problems.push(problem.at(format!("flow {}", entry.id)));
+                    self.problems.push(problem.in_flow(&entry.id));
                 }
                 vars.insert(name.clone(), default.clone());
             } else if declaration.get("required") == Some(&Value::Bool(true)) {
@@ -193,7 +193,7 @@ impl FlowCompiler<'_> {
                     "variable `{name}` is required, and nothing sets it"
                 ));
                 let problem = problem.remedy("give it a `default` in `vars_init`");
-                self.problems.push(problem.at(format!("flow {}", entry.id)));
+                self.problems.push(problem.in_flow(&entry.id));
             }
         }
         vars
@@ -215,13 +215,13 @@ impl FlowCompiler<'_> {
         }
         let after = std::mem::take(&mut draft.findings.uses);
         self.uses.push(NodeUses { before, after });
-        let place = format!("flow {}, node {id}", self.names.entries[self.flow].id);
+        let flow = &self.names.entries[self.flow].id;
         self.problems.extend(
             draft
                 .findings
                 .problems
                 .into_iter()
-                .map(|problem| problem.at(&place)),
+                .map(|problem| problem.in_node(flow, id)),
         );
         Some(Node {
             id: id.clone(),

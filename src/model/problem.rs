@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::{FlowId, NodeId};
+
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -21,6 +23,8 @@ pub struct Problem {
     pub file: Option<PathBuf>,
     /// The line, field or node, e.g. `line 4`, `flows[0].id`, `flow main, node ask`.
     pub place: Option<String>,
+    /// The flow, and the node of it, that it is about, for whoever knows where those are written.
+    pub flow: Option<(FlowId, Option<NodeId>)>,
     /// What is wrong, in one lower-case sentence without a final dot.
     pub message: String,
     /// What to do about it.
@@ -34,6 +38,7 @@ impl Problem {
             severity: Severity::Error,
             file: None,
             place: None,
+            flow: None,
             message: message.into(),
             remedy: None,
         }
@@ -59,6 +64,24 @@ impl Problem {
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.place = Some(place.into());
         self
+    }
+
+    /// Says which flow it is about.
+    #[must_use]
+    pub fn in_flow(self, flow: &FlowId) -> Self {
+        Self {
+            flow: Some((flow.clone(), None)),
+            ..self.at(format!("flow {flow}"))
+        }
+    }
+
+    /// Says which node of which flow it is about.
+    #[must_use]
+    pub fn in_node(self, flow: &FlowId, node: &NodeId) -> Self {
+        Self {
+            flow: Some((flow.clone(), Some(node.clone()))),
+            ..self.at(format!("flow {flow}, node {node}"))
+        }
     }
 
     /// Says what to do about it.

@@ -20,11 +20,13 @@ mod component;
 mod config;
 mod document;
 mod node;
+mod place;
 mod routing;
 
 use config::{FlowSource, PackConfig};
 pub use document::parse_flow;
 pub(super) use node::NODE_FIELDS;
+pub use place::place_of;
 
 const CONFIG: &str = "pack.yaml";
 const FLOWS: &str = "flows";

@@ -23,7 +23,7 @@ mod unpack;
 mod write;
 
 pub use archive::{ArchiveError, Limits};
-pub use author::{BuiltPack, build, parse_flow};
+pub use author::{BuiltPack, build, parse_flow, place_of};
 pub use cache::Cache;
 pub use component::{Code, Component};
 pub use inspect::{ComponentSummary, ExtensionSummary, FileSummary, FlowSummary, PackSummary};

@@ -6,6 +6,7 @@
 
 mod assets;
 mod card;
+mod chart;
 mod compile;
 mod condition;
 mod control;
@@ -43,6 +44,7 @@ use time::OffsetDateTime;
 use crate::model::{FlowId, Invocation, NodeId};
 
 pub use assets::Assets;
+pub use chart::{Chart, Format};
 pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};
 pub use inventory::{Inventory, Provider};

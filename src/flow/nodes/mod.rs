@@ -158,11 +158,27 @@ pub(super) struct Jump {
     pub(super) max: Option<u32>,
 }
 
+/// What a node is, for people: its kind, or the component that it calls and the operation.
+pub(super) fn name_of(source: &Source) -> String {
+    match name::read(source, is_named) {
+        Named::Kind(name) => name.to_owned(),
+        Named::Exec(called) | Named::Direct(called) => match called.operation {
+            Some(operation) => format!("{} {operation}", called.component),
+            None => called.component.to_owned(),
+        },
+        Named::Nameless => source.component.id.to_string(),
+    }
+}
+
+fn is_named(name: &str) -> bool {
+    NAMED.iter().any(|(named, _)| *named == name)
+}
+
 impl Kind {
     /// Compiles a node. `None` if there is no such kind, which the draft is told.
     pub(super) fn compile(source: &Source, draft: &mut Draft<'_>) -> Option<Self> {
         let mapping = &source.input.mapping;
-        let named = name::read(source, |name| NAMED.iter().any(|(named, _)| *named == name));
+        let named = name::read(source, is_named);
         match named {
             Named::Kind(name) if name.starts_with("emit.") => {
                 Some(Self::Emit(Emit::compile(name, mapping, draft)))

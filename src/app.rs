@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use load::prepare;
 pub use load::{Loaded, Loader, load};
 use reload::Reloading;
 use tokio::net::TcpListener;

@@ -15,6 +15,7 @@
 //! - [`adapters`]: the ports on NATS, Redis, wasmtime and memory; the operator's HTTP endpoint.
 //! - [`settings`], [`telemetry`]: configuration layers; logs, metrics and health.
 //! - [`chat`]: a provider in the terminal.
+//! - [`rehearsal`]: plays the tests that authors write beside their flows, on real turns.
 //! - [`app`]: the composition root; [`cli`]: the commands.
 
 pub mod adapters;
@@ -28,6 +29,7 @@ pub mod model;
 pub mod pack;
 pub mod ports;
 pub mod registry;
+pub mod rehearsal;
 pub mod settings;
 pub mod telemetry;
 pub mod turn;

@@ -32,6 +32,19 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("adapters", &["model", "ports", "telemetry"]),
     ("chat", &["model", "ports", "adapters"]),
     (
+        "rehearsal",
+        &[
+            "model",
+            "yaml",
+            "registry",
+            "catalog",
+            "ports",
+            "telemetry",
+            "turn",
+            "adapters",
+        ],
+    ),
+    (
         "settings",
         &[
             "model",

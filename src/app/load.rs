@@ -350,7 +350,10 @@ impl Shelf for Loader {
 }
 
 /// Compiles components, as far as they are not compiled yet, and tells what is odd about them.
-fn prepare(components: &WasmComponents, code: &[ComponentCode]) -> Result<Problems, Problems> {
+pub(crate) fn prepare(
+    components: &WasmComponents,
+    code: &[ComponentCode],
+) -> Result<Problems, Problems> {
     let each = code.iter().map(|component| Code {
         digest: component.digest,
         name: &component.name,

@@ -3,6 +3,7 @@
 mod chat;
 mod check;
 mod deadletters;
+mod flow;
 mod pack;
 mod schema;
 mod serve;
@@ -49,6 +50,9 @@ enum Command {
     /// Look after dead letters: list, show, replay, drop
     #[command(subcommand, name = "deadletters")]
     DeadLetters(deadletters::DeadLetters),
+    /// Test and draw the flows of a pack
+    #[command(subcommand)]
+    Flow(flow::Flow),
     /// Build and inspect packs
     #[command(subcommand)]
     Pack(pack::Pack),
@@ -115,6 +119,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(configured) => check::run(&configured),
         Command::Chat(chat) => chat::run(chat),
         Command::DeadLetters(command) => deadletters::run(&command),
+        Command::Flow(flow) => flow::run(flow),
         Command::Pack(pack) => pack::run(&pack),
         Command::Schema(schema) => schema::run(&schema),
     };

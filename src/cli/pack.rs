@@ -148,7 +148,7 @@ fn sign(file: &Path, key: &Path, chain: Option<&Path>, out: &Path) -> Result<(),
 }
 
 /// Opens an archive as a start would.
-fn open(file: &Path) -> Result<pack::Pack, Failure> {
+pub fn open(file: &Path) -> Result<pack::Pack, Failure> {
     let opened = pack::open(&read(file)?, None, &pack::Limits::default());
     opened.map_err(|error| {
         let problem = Problem::error(error.to_string())

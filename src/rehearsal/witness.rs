@@ -1,0 +1,61 @@
+//! A store that remembers where the last turn left its conversation waiting.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::model::Activity;
+use crate::ports::{Begin, Begun, Commit, Committed, StateSlot, StoreError, TurnStore};
+
+/// A store, and what the last commit parked.
+pub(super) struct Witness<S> {
+    store: S,
+    parked: Mutex<Option<String>>,
+}
+
+impl<S> Witness<S> {
+    pub fn new(store: S) -> Self {
+        Self {
+            store,
+            parked: Mutex::default(),
+        }
+    }
+
+    /// Where the conversation waits since the last turn, as `flow/node`. Forgets it.
+    pub fn take_parked(&self) -> Option<String> {
+        self.parked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl<S: TurnStore> TurnStore for Witness<S> {
+    async fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
+        self.store.begin(begin).await
+    }
+
+    async fn read_state(
+        &self,
+        activity: &Activity,
+        slots: &[StateSlot],
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        self.store.read_state(activity, slots).await
+    }
+
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        let committed = self.store.commit(commit).await?;
+        let place = |data: &greentic_types::SessionData| {
+            format!("{}/{}", data.flow_id, data.cursor.node_pointer)
+        };
+        let parked = commit.park.map(|park| place(park.data));
+        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = parked;
+        Ok(committed)
+    }
+
+    async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
+        self.store.published(activity).await
+    }
+
+    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        self.store.release(activity, token).await
+    }
+}

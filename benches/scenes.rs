@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use bytes::Bytes;
 use greentic_worker::app::{self, Embedding, Loaded};
@@ -84,6 +85,8 @@ impl Scene {
         fs::write(&gtbind, binding).expect("a gtbind can be written");
         let mut settings = Settings::defaults().unwrap_or_else(|problems| panic!("{problems}"));
         settings.bindings = vec![gtbind];
+        // Applied activities are forgotten at once, or the store in memory would take longer from turn to turn.
+        settings.redis.dedupe_window = Duration::ZERO;
         let loaded = app::load(&settings, &BTreeMap::new());
         let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
         Self {

@@ -6,7 +6,7 @@ bench() {
     need_compiler
     if [ "${1:-}" = --micro ]; then
         shift
-        cargo bench --locked --quiet --bench turn -- "$@"
+        cargo bench --locked --quiet --bench turn --bench component -- "$@"
         return
     fi
     local program

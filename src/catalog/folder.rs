@@ -77,7 +77,7 @@ impl Folder {
 
 /// A compiled flow knows its name, and not its file: says of a problem in which file and line its author finds it.
 fn locate(built: &BuiltPack, problem: Problem) -> Problem {
-    let Some((flow, node)) = &problem.flow else {
+    let Some((flow, node)) = problem.flow.as_deref() else {
         return problem;
     };
     let mut flows = built.manifest.flows.iter().zip(&built.flow_files);

@@ -24,7 +24,7 @@ pub struct Problem {
     /// The line, field or node, e.g. `line 4`, `flows[0].id`, `flow main, node ask`.
     pub place: Option<String>,
     /// The flow, and the node of it, that it is about, for whoever knows where those are written.
-    pub flow: Option<(FlowId, Option<NodeId>)>,
+    pub flow: Option<Box<(FlowId, Option<NodeId>)>>,
     /// What is wrong, in one lower-case sentence without a final dot.
     pub message: String,
     /// What to do about it.
@@ -70,7 +70,7 @@ impl Problem {
     #[must_use]
     pub fn in_flow(self, flow: &FlowId) -> Self {
         Self {
-            flow: Some((flow.clone(), None)),
+            flow: Some(Box::new((flow.clone(), None))),
             ..self.at(format!("flow {flow}"))
         }
     }
@@ -79,7 +79,7 @@ impl Problem {
     #[must_use]
     pub fn in_node(self, flow: &FlowId, node: &NodeId) -> Self {
         Self {
-            flow: Some((flow.clone(), Some(node.clone()))),
+            flow: Some(Box::new((flow.clone(), Some(node.clone())))),
             ..self.at(format!("flow {flow}, node {node}"))
         }
     }

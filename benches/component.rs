@@ -42,7 +42,7 @@ fn component_call(criterion: &mut Criterion) {
     });
 
     let code = component("echo");
-    let call = echo(&code, payload);
+    let call = echo(&code, Value::clone(&payload));
     let config = Config {
         cache_dir: CacheDir::Off,
         ..Config::default()

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -87,6 +88,8 @@ impl Scene {
         settings.bindings = vec![gtbind];
         // Applied activities are forgotten at once, or the store in memory would take longer from turn to turn.
         settings.redis.dedupe_window = Duration::ZERO;
+        // Valgrind has less address space to give than a worker reserves for components.
+        settings.components.instances = NonZeroU32::MIN;
         let loaded = app::load(&settings, &BTreeMap::new());
         let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
         Self {

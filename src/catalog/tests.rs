@@ -193,7 +193,7 @@ fn a_pack_that_would_not_load_is_not_built() {
     let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 1);
     assert!(
-        found[0].contains("main.ygtc: flow main, node hi"),
+        found[0].contains("flows/main.ygtc: line 4, nodes.hi: "),
         "{found:?}"
     );
 }

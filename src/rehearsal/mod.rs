@@ -1,8 +1,8 @@
 //! Rehearsals: the tests that authors write beside their flows, played on real turns.
 //!
-//! A test file is a list of cases ([`script`]); a case is a conversation with the pack as its folder gives it. Each message
-//! goes through a whole turn over in-memory ports ([`stage`]), under a clock that the case moves. What came of it is
-//! held against what the case expects ([`compare`]), and told ([`report`]).
+//! A test file is a list of cases (`script`); a case is a conversation with the pack as its folder gives it. Each message
+//! goes through a whole turn over in-memory ports (`stage`), under a clock that the case moves. What came of it is
+//! held against what the case expects (`compare`), and told (`report`).
 
 mod cast;
 mod compare;

@@ -185,10 +185,11 @@ where
         }
         let (shared, metrics) = (Arc::clone(self), Arc::clone(metrics));
         let inside = span.span().clone();
-        let turn = async move {
+        // In a box before it is handed on: it is large, and each hand would copy it.
+        let turn = Box::pin(async move {
             shared.handle(delivery, read, &metrics, &span).await;
             drop(slot);
-        };
+        });
         self.running.spawn(turn.instrument(inside));
     }
 }

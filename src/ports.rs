@@ -162,7 +162,8 @@ pub struct Taken<'a> {
 /// A wait to register, under the conversation's base scope and under its correlation id.
 #[derive(Clone, Copy, Debug)]
 pub struct Park<'a> {
-    /// A new session key; never one that was used before.
+    /// A new session key; never one that was used before. With a correlation id it is that id, so that an answer with its
+    /// echo tells which session it is for before anything was looked up.
     pub key: &'a SessionKey,
     /// The session.
     pub data: &'a SessionData,

@@ -29,7 +29,7 @@ pub struct Played {
 
 struct Parked {
     key: SessionKey,
-    data: SessionData,
+    data: Box<SessionData>,
     correlation: Option<String>,
     ttl: Duration,
 }
@@ -153,7 +153,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         }
         let pack = match registry.pack(tenant, &found.pack) {
             Some(bound) => Arc::clone(bound),
-            None => self.unbound(&found.pack, flow).await?,
+            None => Box::pin(self.unbound(&found.pack, flow)).await?,
         };
         Ok(Chosen {
             pack,
@@ -176,7 +176,8 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         })
     }
 
-    /// Calls the machine until it waits or is over, and answers what it asks.
+    /// Calls the machine until it waits or is over, and answers what it asks. What not every turn asks is in a box, so that
+    /// the others are the smaller.
     async fn drive(
         &self,
         pack: &BoundPack,
@@ -196,10 +197,12 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
                     run = asking;
-                    event = Event::State(self.read_state(pack.id, flow, key, state).await?);
+                    let reading = self.read_state(pack.id, flow, key, state);
+                    event = Event::State(Box::pin(reading).await?);
                 }
                 Step::Ask(mut asking, Ask::Component(invocation)) => {
-                    let done = self.invoke(pack, invocation, &mut asking, state).await?;
+                    let call = self.invoke(pack, invocation, &mut asking, state);
+                    let done = Box::pin(call).await?;
                     run = asking;
                     event = Event::Component {
                         output: done.value,
@@ -267,9 +270,10 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             run,
         };
         let data = session(self.activity, pack, wait, context)?;
+        let key = correlation.clone();
         Ok(Parked {
-            key: SessionKey::new(self.turns.ids.uuid()),
-            data,
+            key: SessionKey::new(key.unwrap_or_else(|| self.turns.ids.uuid())),
+            data: Box::new(data),
             correlation,
             ttl: self.turns.config.wait_ttl,
         })

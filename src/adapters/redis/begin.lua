@@ -1,18 +1,10 @@
--- BEGIN: opens a turn. Was its activity applied already? Is its conversation free? What waits there?
---
--- An optimistic turn, the usual one, writes nothing here: writes are what costs in Redis.
+-- BEGIN for a turn that wants its conversation for itself. Was its activity applied already? Is its conversation free? What
+-- waits there? Takes the lease and counts the claim.
 
-local next_key, next_arg = 0, 0
-local function key() next_key = next_key + 1; return KEYS[next_key] end
-local function arg() next_arg = next_arg + 1; return ARGV[next_arg] end
-
-local applied, lease, claims = key(), key(), key()
-local token, lease_ms, claims_ms = arg(), arg(), arg() -- no token: an optimistic turn
-local session_prefix, resume = arg(), arg() == '1'
-local pointers = {} -- in the order of the look-up, the base scope's last; none without a reply scope
-for i = 1, tonumber(arg()) do pointers[i] = key() end
-local state = {}
-for i = next_key + 1, #KEYS do state[#state + 1] = KEYS[i] end
+local applied, lease, claims = KEYS[1], KEYS[2], KEYS[3]
+local token, lease_ms, claims_ms, session_prefix, resume, pointers = unpack(ARGV)
+-- Pointers, in the order of the look-up, the base scope's last; none without a reply scope. After them, state.
+local last_pointer = 3 + pointers
 
 local outbox = redis.call('GET', applied)
 if outbox then return {'applied', outbox} end
@@ -22,24 +14,22 @@ if holder and holder ~= token then
   return {'busy', redis.call('PTTL', lease)}
 end
 
-local count = 0
-if token ~= '' then
-  if holder then
-    -- Our own claim, made again because its answer was lost: that is no further attempt.
-    count = tonumber(redis.call('GET', claims) or 1)
-  else
-    count = redis.call('INCR', claims)
-    redis.call('PEXPIRE', claims, claims_ms)
-  end
-  redis.call('SET', lease, token, 'PX', lease_ms)
+local count
+if holder then
+  -- Our own claim, made again because its answer was lost: that is no further attempt.
+  count = tonumber(redis.call('GET', claims) or 1)
+else
+  count = redis.call('INCR', claims)
+  redis.call('PEXPIRE', claims, claims_ms)
 end
+redis.call('SET', lease, token, 'PX', lease_ms)
 
 local head = false
 local waits, seen = {}, {} -- session key, session, session key, session ...
-for i, pointer in ipairs(pointers) do
-  local session = redis.call('GET', pointer)
-  if i == #pointers then head = session end
-  if resume and session and not seen[session] then
+for i = 4, last_pointer do
+  local session = redis.call('GET', KEYS[i])
+  if i == last_pointer then head = session end
+  if resume == '1' and session and not seen[session] then
     seen[session] = true
     local data = redis.call('GET', session_prefix .. session)
     -- A pointer whose session is gone is no wait.
@@ -50,4 +40,5 @@ for i, pointer in ipairs(pointers) do
   end
 end
 
-return {'ready', count, head, waits, #state > 0 and redis.call('MGET', unpack(state)) or {}}
+local state = #KEYS > last_pointer and redis.call('MGET', unpack(KEYS, last_pointer + 1)) or {}
+return {'ready', count, head, waits, state}

@@ -2,88 +2,91 @@
 --
 -- Redis runs a script alone but does not roll back one that fails half-way. So every check and every read comes before
 -- the first write, and the first writes are those to the one key whose type could be wrong.
-
-local next_key, next_arg = 0, 0
-local function key() next_key = next_key + 1; return KEYS[next_key] end
-local function arg() next_arg = next_arg + 1; return ARGV[next_arg] end
-local function many(one)
-  local all = {}
-  for i = 1, tonumber(arg()) do all[i] = one() end
-  return all
-end
+--
+-- Every call from here, and every argument, costs Redis a microsecond or a part of it, in each turn: so there are no more
+-- than it takes, and what is always there stands in a fixed place.
 
 -- An empty text stands for "none" throughout.
-local applied, lease, claims, user_waits = key(), key(), key(), key()
-local outbox, dedupe_ms, token, session_prefix = arg(), arg(), arg(), arg()
-local base = arg() == '1' and key()
-local head = arg()
-local taken, taken_pointers, shadowed = arg(), many(key), many(arg)
-local park, park_data, park_ms, park_pointers = arg(), arg(), arg(), many(key)
-local read_keys, read_values = many(key), many(arg)
-local written_keys, written_values = many(key), many(arg)
+local applied, lease, user_waits = KEYS[1], KEYS[2], KEYS[3]
+local outbox, dedupe_ms, token, session_prefix, head, taken, park, park_data, park_ms = unpack(ARGV, 1, 9)
+local bases, pointers, shadowed, correlated, reads, writes = unpack(ARGV, 10, 15) -- how many there are of each
 
-local function get(name) return redis.call('GET', name) or '' end
-local function exists(session) return redis.call('EXISTS', session_prefix .. session) == 1 end
+-- The lists are one after the other, in KEYS: the base scope's pointer, others to the taken session, the one to the new
+-- session by its correlation, state that was read, state to write, and with a lease the claims. In ARGV: the sessions that the
+-- taken one had pushed aside, the values that were read, those to write.
+local base = bases == '1' and KEYS[4]
+local first_pointer = 4 + bases
+local first_correlated = first_pointer + pointers
+local first_read = first_correlated + correlated
+local first_write = first_read + reads
+local first_shadowed = 16
+local first_read_value = first_shadowed + shadowed
+local first_write_value = first_read_value + reads
+
+local call = redis.call
+local function exists(session) return call('EXISTS', session_prefix .. session) == 1 end
 
 -- The checks.
 
-local before = redis.call('GET', applied)
+local before = call('GET', applied)
 if before then return {'applied', before} end
 
 -- The lease must be ours where one was taken, and nobody's where none was.
-if get(lease) ~= token then return {'conflict', 'lease'} end
-if base and get(base) ~= head then return {'conflict', 'head'} end
+if (call('GET', lease) or '') ~= token then return {'conflict', 'lease'} end
+if base and (call('GET', base) or '') ~= head then return {'conflict', 'head'} end
 if taken ~= '' and not exists(taken) then return {'conflict', 'wait'} end
-for i, name in ipairs(read_keys) do
-  if get(name) ~= read_values[i] then return {'conflict', 'state'} end
+for i = 0, reads - 1 do
+  if (call('GET', KEYS[first_read + i]) or '') ~= ARGV[first_read_value + i] then return {'conflict', 'state'} end
 end
 
-local stale = {} -- pointers to the taken session; one that has come to name another stays
-for _, pointer in ipairs(taken_pointers) do
-  if get(pointer) == taken then stale[#stale + 1] = pointer end
+local gone = {session_prefix .. taken} -- with its pointers; one that has come to name another session stays
+for i = first_pointer, first_correlated - 1 do
+  if call('GET', KEYS[i]) == taken then gone[#gone + 1] = KEYS[i] end
 end
 
 local restored = '' -- the latest of the waits that the taken one had pushed aside
 if base and taken ~= '' and head == taken then
-  stale[#stale + 1] = base
-  for _, session in ipairs(shadowed) do
-    if exists(session) then restored = session; break end
+  gone[#gone + 1] = base
+  for i = first_shadowed, first_read_value - 1 do
+    if exists(ARGV[i]) then restored = ARGV[i]; break end
   end
 end
 
 -- The writes.
 
 if taken ~= '' then
-  redis.call('SREM', user_waits, taken)
-  redis.call('DEL', session_prefix .. taken, unpack(stale))
+  call('SREM', user_waits, taken)
+  call('DEL', unpack(gone))
 end
 
 if park ~= '' then
-  local lasts_ms = redis.call('PTTL', user_waits) -- -2: there is no set; -1: a stock store's, which never expires
-  redis.call('SADD', user_waits, park)
-  if lasts_ms ~= -1 and lasts_ms < tonumber(park_ms) then redis.call('PEXPIRE', user_waits, park_ms) end
-  redis.call('SET', session_prefix .. park, park_data, 'PX', park_ms)
-  for _, pointer in ipairs(park_pointers) do redis.call('SET', pointer, park, 'PX', park_ms) end
+  local lasts_ms = call('PTTL', user_waits) -- -2: there is no set; -1: a stock store's, which never expires
+  call('SADD', user_waits, park)
+  if lasts_ms ~= -1 and lasts_ms < tonumber(park_ms) then call('PEXPIRE', user_waits, park_ms) end
+  call('SET', session_prefix .. park, park_data, 'PX', park_ms)
+  call('SET', base, park, 'PX', park_ms)
+  if correlated == '1' then call('SET', KEYS[first_correlated], park, 'PX', park_ms) end
   -- Waits that expired are still in the set. Sampling a few each time keeps their number from growing for ever.
-  if redis.call('SCARD', user_waits) > 8 then
-    for _, session in ipairs(redis.call('SRANDMEMBER', user_waits, 4)) do
-      if not exists(session) then redis.call('SREM', user_waits, session) end
+  if lasts_ms ~= -2 and call('SCARD', user_waits) > 8 then
+    for _, session in ipairs(call('SRANDMEMBER', user_waits, 4)) do
+      if not exists(session) then call('SREM', user_waits, session) end
     end
   end
 elseif restored ~= '' then
-  redis.call('SET', base, restored)
-  local lasts_ms = redis.call('PTTL', session_prefix .. restored)
-  if lasts_ms >= 0 then redis.call('PEXPIRE', base, lasts_ms) end
+  call('SET', base, restored)
+  local lasts_ms = call('PTTL', session_prefix .. restored)
+  if lasts_ms >= 0 then call('PEXPIRE', base, lasts_ms) end
 end
 
-for i, name in ipairs(written_keys) do
-  if written_values[i] == '' then
-    redis.call('DEL', name)
+for i = 0, writes - 1 do
+  local name, value = KEYS[first_write + i], ARGV[first_write_value + i]
+  if value == '' then
+    call('DEL', name)
   else
-    redis.call('SET', name, written_values[i], 'KEEPTTL')
+    call('SET', name, value, 'KEEPTTL')
   end
 end
 
-redis.call('SET', applied, outbox, 'PX', dedupe_ms)
-if token ~= '' then redis.call('DEL', lease, claims) end
+call('SET', applied, outbox, 'PX', dedupe_ms)
+if token ~= '' then call('DEL', lease, KEYS[#KEYS]) end
 return {'done'}

@@ -4,6 +4,8 @@
 //! hold the `:` or `/` that a layout joins them with. Text that may hold anything (a flow's state key, an idempotency
 //! key) always comes last. Scopes enter as a digest.
 
+use std::sync::OnceLock;
+
 use greentic_types::ReplyScope;
 
 use crate::model::Activity;
@@ -13,62 +15,58 @@ use crate::ports::StateSlot;
 /// those who are in none.
 const NO_TEAM: &str = "-";
 
+/// What stands between the tenant's namespace and a session key.
+const SESSION: &str = ":session:";
+
 /// The keys that one activity may touch: all of them its own tenant's and, but for the waits that a pointer names, its
-/// own user's. What they have in common is put together once.
+/// own user's.
 #[derive(Clone, Debug)]
 pub struct Keys<'a> {
+    namespace: &'a str,
     activity: &'a Activity,
-    /// The namespace that a stock `RedisSessionStore` of the tenant is opened with.
-    tenant: String,
-    /// Env, tenant, team and user.
-    owner: String,
-    /// The digest of the conversation's base scope.
-    base: Option<String>,
+    /// The digest of the conversation's base scope, made when it is first needed.
+    base: OnceLock<Option<String>>,
 }
 
 impl<'a> Keys<'a> {
-    /// The keys of an activity under a worker's namespace. The braces make the tenant the hash tag, so that all of its
-    /// session keys live in one slot.
-    pub fn new(namespace: &str, activity: &'a Activity) -> Self {
-        let Activity {
-            env,
-            tenant,
-            team,
-            user,
-            ..
-        } = activity;
-        let (env, team) = (
-            env.as_str(),
-            team.as_ref().map_or(NO_TEAM, |team| team.as_str()),
-        );
+    /// The keys of an activity under a worker's namespace.
+    pub fn new(namespace: &'a str, activity: &'a Activity) -> Self {
         Self {
+            namespace,
             activity,
-            tenant: [namespace, ":{", tenant.as_str(), "}"].concat(),
-            owner: [env, ":", tenant.as_str(), ":", team, ":", user.as_str()].concat(),
-            base: activity.base_scope().map(|base| base.scope_hash()),
+            base: OnceLock::new(),
         }
+    }
+
+    /// The activity whose keys they are.
+    pub fn activity(&self) -> &'a Activity {
+        self.activity
     }
 
     /// What precedes the session key in the Redis key of a session, `SessionData` as JSON. The scripts append the session
     /// key that a pointer names.
     pub fn session_prefix(&self) -> String {
-        [&self.tenant, ":session:"].concat()
+        self.of_tenant([SESSION])
+    }
+
+    /// A session.
+    pub fn session(&self, session: &str) -> String {
+        self.of_tenant([SESSION, session])
     }
 
     /// The pointer of a reply scope: the session key of the latest wait that was registered under it.
     pub fn scope(&self, scope: &ReplyScope) -> String {
-        self.of_scope(":waits:scope:", &scope.scope_hash())
+        self.of_user(":waits:scope:", &[":", &scope.scope_hash()])
     }
 
     /// The pointer of the activity's base scope, if it has a scope.
     pub fn base_scope(&self) -> Option<String> {
-        let base = self.base.as_ref()?;
-        Some(self.of_scope(":waits:scope:", base))
+        Some(self.of_user(":waits:scope:", &[":", self.base()?]))
     }
 
     /// The set of the session keys of a user's waits.
     pub fn user_waits(&self) -> String {
-        [&self.tenant, ":waits:user:", &self.owner].concat()
+        self.of_user(":waits:user:", &[])
     }
 
     /// The record that the activity was applied: its outbox as JSON, an empty list once that is published.
@@ -84,8 +82,8 @@ impl<'a> Keys<'a> {
     /// The lease: the token of the turn that has the conversation for itself. An activity without reply scope belongs to
     /// no conversation; all that it can get in the way of is its own redelivery, so that is what its lease covers.
     pub fn lease(&self) -> String {
-        match &self.base {
-            Some(base) => self.of_scope(":lease:scope:", base),
+        match self.base() {
+            Some(base) => self.of_user(":lease:scope:", &[":", base]),
             None => self.of_activity(":lease:activity:"),
         }
     }
@@ -109,19 +107,49 @@ impl<'a> Keys<'a> {
         )
     }
 
-    /// The namespace that a stock `RedisSessionStore` of this tenant is opened with.
-    pub fn tenant_namespace(&self) -> &str {
-        &self.tenant
+    /// The namespace that a stock `RedisSessionStore` of this tenant is opened with. The braces make the tenant the hash
+    /// tag, so that all of its session keys live in one slot.
+    pub fn tenant_namespace(&self) -> String {
+        self.of_tenant([])
+    }
+
+    fn base(&self) -> Option<&str> {
+        let base = || Some(self.activity.base_scope()?.scope_hash());
+        self.base.get_or_init(base).as_deref()
+    }
+
+    fn of_tenant<const N: usize>(&self, rest: [&str; N]) -> String {
+        let namespace = [self.namespace, ":{", self.activity.tenant.as_str(), "}"];
+        joined(&[&namespace, &rest])
     }
 
     fn of_activity(&self, what: &str) -> String {
         let Activity { env, key, .. } = self.activity;
-        [&self.tenant, what, env.as_str(), ":", key.as_str()].concat()
+        self.of_tenant([what, env.as_str(), ":", key.as_str()])
     }
 
-    fn of_scope(&self, what: &str, hash: &str) -> String {
-        [&self.tenant, what, &self.owner, ":", hash].concat()
+    fn of_user(&self, what: &str, rest: &[&str]) -> String {
+        let Activity {
+            env,
+            tenant,
+            team,
+            user,
+            ..
+        } = self.activity;
+        let team = team.as_ref().map_or(NO_TEAM, |team| team.as_str());
+        let (env, tenant, user) = (env.as_str(), tenant.as_str(), user.as_str());
+        let namespace = [self.namespace, ":{", tenant, "}"];
+        let owner = [what, env, ":", tenant, ":", team, ":", user];
+        joined(&[&namespace, &owner, rest])
     }
+}
+
+/// Many texts in one, which is allocated once.
+fn joined(parts: &[&[&str]]) -> String {
+    let parts = || parts.iter().copied().flatten();
+    let mut text = String::with_capacity(parts().map(|part| part.len()).sum());
+    text.extend(parts().copied());
+    text
 }
 
 #[cfg(test)]

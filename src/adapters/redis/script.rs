@@ -1,7 +1,7 @@
 //! Scripts and their calls. The client's own calls keep each key and argument in a list of its own; these are written
 //! into one buffer, since a turn has some thirty of them.
 
-use redis::{Arg, Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
 
 use super::link::Link;
 
@@ -17,12 +17,13 @@ impl Script {
         Self { code, digest }
     }
 
-    /// A call that has no keys and arguments yet.
-    pub fn call(&self) -> Call<'_> {
+    /// A call with so many keys. They are what is told it first; the arguments come after them.
+    pub fn call(&self, keys: usize) -> Call<'_> {
+        let mut command = Cmd::with_capacity(40, 4096);
+        command.arg("EVALSHA").arg(&self.digest).arg(keys);
         Call {
             script: self,
-            keys: Vec::with_capacity(16),
-            arguments: Cmd::with_capacity(32, 4096),
+            command,
         }
     }
 }
@@ -30,55 +31,26 @@ impl Script {
 /// A call of a script.
 pub struct Call<'s> {
     script: &'s Script,
-    keys: Vec<String>,
-    arguments: Cmd,
+    command: Cmd,
 }
 
 impl Call<'_> {
-    /// Adds a key.
-    pub fn key(&mut self, key: String) -> &mut Self {
-        self.keys.push(key);
-        self
-    }
-
-    /// Adds keys.
-    pub fn keys(&mut self, keys: impl IntoIterator<Item = String>) -> &mut Self {
-        self.keys.extend(keys);
-        self
-    }
-
-    /// Adds an argument.
+    /// Adds a key or an argument, or several of them.
     pub fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
-        self.arguments.arg(argument);
+        self.command.arg(argument);
         self
     }
 
     /// Runs it. A server that does not know the script, as after a restart, is told it first.
     pub async fn run(&self, link: &Link) -> RedisResult<Value> {
-        let evaluate = self.command();
         let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
-        match link.query(&evaluate).await {
+        match link.query(&self.command).await {
             Err(error) if error.kind() == unknown => {
                 let load = cmd("SCRIPT").arg("LOAD").arg(self.script.code).take();
                 link.query::<Value>(&load).await?;
-                link.query(&evaluate).await
+                link.query(&self.command).await
             }
             answer => answer,
         }
-    }
-
-    fn command(&self) -> Cmd {
-        let mut command = Cmd::with_capacity(48, 8192);
-        command
-            .arg("EVALSHA")
-            .arg(&self.script.digest)
-            .arg(self.keys.len())
-            .arg(&self.keys);
-        for argument in self.arguments.args_iter() {
-            if let Arg::Simple(bytes) = argument {
-                command.arg(bytes);
-            }
-        }
-        command
     }
 }

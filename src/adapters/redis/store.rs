@@ -3,19 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use greentic_types::{SessionData, SessionKey};
 use redis::{FromRedisValue, Value};
 
 use super::keys::Keys;
 use super::link::{ConnectError, Link, store_error};
 use super::notes::Notes;
 use super::script::{Call, Script};
-use super::{Config, commit, server};
+use super::{Config, begin, commit, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, Outbound};
-use crate::ports::{
-    Begin, Begun, Claim, Commit, Committed, Opening, ParkedWait, StateSlot, StoreError, TurnStore,
-};
+use crate::ports::{Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, TurnStore};
 
 /// Frees a lease, but only its holder's.
 const RELEASE: &str =
@@ -80,35 +77,17 @@ impl RedisStore {
 impl TurnStore for RedisStore {
     async fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
         let keys = self.keys(begin.activity);
-        let (token, ttl) = match begin.claim {
-            Claim::Optimistic => ("", Duration::ZERO),
-            Claim::Exclusive { token, ttl } => (token, ttl),
+        let Claim::Exclusive { token, ttl } = begin.claim else {
+            return begin::look(&self.link, &keys, begin).await;
         };
-        let mut call = self.begin.call();
-        call.key(keys.applied())
-            .key(keys.lease())
-            .key(keys.claims())
-            .arg(token)
-            .arg(millis(ttl))
-            .arg(millis(self.dedupe_window))
-            .arg(keys.session_prefix())
-            .arg(u8::from(begin.resume));
-        let pointers = pointers(&keys, begin.activity);
-        call.arg(pointers.len()).keys(pointers);
-        for slot in begin.state {
-            call.key(keys.state(slot));
-        }
-        let opened = self
-            .run(&call)
-            .await
-            .and_then(|answer| opened(answer, begin.activity));
-        if let (Claim::Exclusive { token, .. }, Err(StoreError::Corrupt { .. })) =
-            (begin.claim, &opened)
-        {
+        let call = begin::claim(&self.begin, &keys, begin, (token, ttl), self.dedupe_window);
+        let answer = self.run(&call).await;
+        let begun = answer.and_then(|answer| begin::claimed(answer, begin.activity));
+        if let Err(StoreError::Corrupt { .. }) = &begun {
             // The turn will not run, so its lease must not stand in anyone's way.
             self.release(begin.activity, token).await?;
         }
-        opened
+        begun
     }
 
     async fn read_state(
@@ -124,8 +103,8 @@ impl TurnStore for RedisStore {
         for slot in slots {
             command.arg(keys.state(slot));
         }
-        let values = self.link.query(&command).await.map_err(store_error)?;
-        texts(values)
+        let values: Vec<_> = self.link.query(&command).await.map_err(store_error)?;
+        texts("state", values)
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
@@ -140,62 +119,10 @@ impl TurnStore for RedisStore {
     }
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let mut call = self.release.call();
-        call.key(self.keys(activity).lease()).arg(token);
+        let mut call = self.release.call(1);
+        call.arg(self.keys(activity).lease()).arg(token);
         self.run(&call).await.map(drop)
     }
-}
-
-/// The pointers that lead to the wait that an activity answers, in the order of the look-up: the echoed correlation's,
-/// then the base scope's. None without a reply scope.
-pub fn pointers(keys: &Keys<'_>, activity: &Activity) -> Vec<String> {
-    let echoed = activity
-        .correlation()
-        .and(activity.reply_scope.as_ref())
-        .map(|scope| keys.scope(scope));
-    echoed.into_iter().chain(keys.base_scope()).collect()
-}
-
-fn opened(answer: Value, activity: &Activity) -> Result<Begun, StoreError> {
-    let mut parts = Parts::of(answer)?;
-    match parts.next::<String>()?.as_str() {
-        "applied" => Ok(Begun::Applied(outbox(&parts.next::<Vec<u8>>()?)?)),
-        "busy" => {
-            // A lease without expiry is none of ours; it is waited for all the same.
-            let lasts = parts.next::<i64>()?;
-            let retry_after = Duration::from_millis(lasts.max(1).unsigned_abs());
-            Ok(Begun::Busy { retry_after })
-        }
-        _ => Ok(Begun::Ready(Opening {
-            claims: parts.next()?,
-            head: parts.next::<Option<String>>()?.map(SessionKey),
-            wait: first_own(&parts.next::<Vec<(String, Vec<u8>)>>()?, activity)?,
-            state: texts(parts.next()?)?,
-        })),
-    }
-}
-
-/// The first of the waits found that belongs to the activity's env, tenant, team and user; the pointers' keys say so
-/// already, but greentic-session checks it as well.
-fn first_own(
-    waits: &[(String, Vec<u8>)],
-    activity: &Activity,
-) -> Result<Option<Box<ParkedWait>>, StoreError> {
-    for (key, json) in waits {
-        let data: SessionData =
-            serde_json::from_slice(json).map_err(|error| corrupt("session", &error))?;
-        let owner = &data.tenant_ctx;
-        let user = owner.user_id.as_ref().or(owner.user.as_ref());
-        if owner.env == activity.env
-            && owner.tenant_id == activity.tenant
-            && owner.team_id.as_ref().or(owner.team.as_ref()) == activity.team.as_ref()
-            && user.is_none_or(|user| *user == activity.user)
-        {
-            let key = SessionKey::new(key);
-            return Ok(Some(Box::new(ParkedWait { key, data })));
-        }
-    }
-    Ok(None)
 }
 
 /// The outbox in a record of an applied activity.
@@ -203,11 +130,14 @@ pub fn outbox(json: &[u8]) -> Result<Vec<Outbound>, StoreError> {
     serde_json::from_slice(json).map_err(|error| corrupt("outbox", &error))
 }
 
-/// The values of a state, which are text.
-fn texts(values: Vec<Option<Vec<u8>>>) -> Result<Vec<Option<String>>, StoreError> {
+/// Values that are text.
+pub fn texts(
+    what: &str,
+    values: impl IntoIterator<Item = Option<Vec<u8>>>,
+) -> Result<Vec<Option<String>>, StoreError> {
     let text = |value: Option<Vec<u8>>| value.map(String::from_utf8).transpose();
     let texts: Result<_, _> = values.into_iter().map(text).collect();
-    texts.map_err(|error| corrupt("state", &error))
+    texts.map_err(|error| corrupt(what, &error))
 }
 
 /// Milliseconds as Redis takes them: it refuses none at all and more than fit its clock.

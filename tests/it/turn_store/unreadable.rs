@@ -133,11 +133,12 @@ async fn keys_of_another_type_are_corrupt_and_nothing_is_half_applied() {
     ] {
         let _: i64 = redis.run(&["HSET", &key, "a", "b"]).await;
         if key != keys.user_waits() {
-            check_corrupt(
-                begins(&redis, &activity, Claim::Optimistic, &[]).await,
-                "key",
-            );
+            check_corrupt(begins(&redis, &activity, exclusive("me"), &[]).await, "key");
+            let _: i64 = redis.run(&["DEL", &keys.claims()]).await;
         }
+        // A look takes it for nothing; no turn gets further than its commit.
+        let begun = begins(&redis, &activity, Claim::Optimistic, &[]).await;
+        assert!(matches!(begun, Ok(Begun::Ready(_))), "{begun:?}");
         check_corrupt(commits(&redis, &activity).await, "key");
         assert_eq!(redis.key_names().await, [key.as_str()]);
         let _: i64 = redis.run(&["DEL", &key]).await;

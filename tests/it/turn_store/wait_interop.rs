@@ -15,7 +15,7 @@ use crate::contract::talk::{Talk, Turn, WAIT, found, ready, session_data};
 fn stock(redis: &Redis, activity: &Activity) -> Box<dyn SessionStore> {
     create_session_store(SessionBackendConfig::RedisUrlWithNamespace {
         url: redis.config.url.expose().to_owned(),
-        namespace: redis.keys(activity).tenant_namespace().to_owned(),
+        namespace: redis.keys(activity).tenant_namespace(),
     })
     .unwrap()
 }

@@ -41,6 +41,11 @@ impl Headers {
                 .sum::<usize>()
     }
 
+    /// All of them in order, as they are kept: the names that the program knows cost nothing to hand on.
+    pub fn pairs(&self) -> &[(Cow<'static, str>, String)] {
+        &self.0
+    }
+
     /// All names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0

@@ -13,7 +13,7 @@ mod play;
 mod replies;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -160,8 +160,8 @@ struct Attempt<'a, S, P> {
     registry: Arc<Registry>,
     activity: &'a Activity,
     span: &'a TurnSpan,
-    /// Names this attempt as the holder of the lease.
-    token: String,
+    /// Names this attempt as the holder of the lease, once it wants one.
+    token: OnceLock<String>,
     exclusive: bool,
     redelivered: bool,
     /// The flow may have effects outside that COMMIT cannot hold back, so every attempt takes the lease.
@@ -197,7 +197,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             turns,
             activity,
             span,
-            token: ids.uuid(),
+            token: OnceLock::new(),
             exclusive: redelivered || reaches_out,
             redelivered,
             reaches_out,
@@ -209,6 +209,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             registry,
             trace,
         }
+    }
+
+    fn token(&self) -> &str {
+        self.token.get_or_init(|| self.turns.ids.uuid())
     }
 
     fn ended(self, disposition: Disposition, applied: Option<Applied>) -> Ended {
@@ -280,7 +284,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn begin(&self) -> Result<Begun, TurnError> {
         let claim = if self.exclusive {
             Claim::Exclusive {
-                token: &self.token,
+                token: self.token(),
                 ttl: self.turns.config.lease_ttl,
             }
         } else {
@@ -368,7 +372,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn commit(&self, opening: &Opening, played: &Played) -> Result<Committed, TurnError> {
         let commit = Commit {
             activity: self.activity,
-            lease: self.exclusive.then_some(self.token.as_str()),
+            lease: self.exclusive.then(|| self.token()),
             head: opening.head.as_ref(),
             taken: played.taken(),
             park: played.park(),
@@ -425,7 +429,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     /// A lease that cannot be given up expires by itself.
     async fn give_up_lease(&self) {
         if self.exclusive
-            && let Err(error) = self.turns.store.release(self.activity, &self.token).await
+            && let Err(error) = self.turns.store.release(self.activity, self.token()).await
         {
             tracing::debug!(error = %error, "the lease stays until it expires");
         }

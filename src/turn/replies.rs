@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use greentic_types::messaging::extensions::ext_keys;
 use greentic_types::{Attachment, ChannelMessageEnvelope, Destination, ReplyScope};
-use serde_json::value::RawValue;
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 
 use crate::flow::Reply;
@@ -56,7 +56,7 @@ impl Origin<'_> {
                 correlation: correlation.map(str::to_owned),
                 trace: self.trace.cloned(),
             },
-            body: RawValue::from_string(serde_json::to_string(&envelope)?)?,
+            body: to_raw_value(&envelope)?,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Headers between our form and the client's.
 
+use std::borrow::Cow;
+
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use tracing::warn;
 
@@ -30,13 +32,18 @@ pub(super) fn received(map: Option<HeaderMap>) -> Headers {
 /// the first `Nats-Msg-Id` passes. Line breaks in a value become spaces.
 pub(super) fn to_publish(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, value) in headers.iter() {
+    for (name, value) in headers.pairs() {
         let msg_id = name.eq_ignore_ascii_case(header::MSG_ID);
         if is_for_server(name) && (!msg_id || map.get(header::MSG_ID).is_some()) {
             continue;
         }
-        let name = if msg_id { header::MSG_ID } else { name };
-        match (name.parse::<HeaderName>(), header_value(value)) {
+        let known = match name {
+            _ if msg_id => Some(header::MSG_ID),
+            Cow::Borrowed(name) => Some(*name),
+            Cow::Owned(_) => None,
+        };
+        let parsed = known.map_or_else(|| name.parse(), |name| Ok(HeaderName::from_static(name)));
+        match (parsed, header_value(value)) {
             (Ok(name), Some(value)) => map.append(name, value),
             (Ok(_), None) | (Err(_), _) => {
                 warn!(header = ?name, "a header that NATS does not take is left out")

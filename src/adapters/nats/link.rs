@@ -10,6 +10,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::response::Response;
 use async_nats::{Client, HeaderMap, Message, Request, Subject};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -131,19 +132,20 @@ impl Link {
     }
 
     /// Does something within the time for a request. `what` names it.
-    pub(super) async fn in_time<T>(
-        &self,
-        what: &str,
-        work: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
-        match timeout(self.request_timeout, work).await {
+    // No `async fn`: that would keep the work twice, as it was given and as it is awaited, in every turn.
+    pub(super) fn in_time<'a, T>(
+        &'a self,
+        what: &'a str,
+        work: impl Future<Output = Result<T, Fault>> + 'a,
+    ) -> impl Future<Output = Result<T, Fault>> + 'a {
+        timeout(self.request_timeout, work).map(move |done| match done {
             Ok(done) => done,
             Err(_) if self.is_connected() => Err(Fault::Unanswered {
                 what: what.to_owned(),
                 within: self.request_timeout,
             }),
             Err(_) => Err(Fault::Disconnected),
-        }
+        })
     }
 
     /// Sends without an answer. Waits only while the client's queue is full, as it gets when the connection is lost.

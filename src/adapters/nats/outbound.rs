@@ -47,7 +47,8 @@ impl Outbound {
                 match store(&self.link, &subject, headers, body.clone()).await {
                     Err(Fault::Lost) => {}
                     Err(Fault::NoResponders { .. }) if !repaired => {
-                        self.topology.repair_stream(to.into()).await?;
+                        // In a box, as all that is rare: it is large, and would make every turn larger.
+                        Box::pin(self.topology.repair_stream(to.into())).await?;
                         repaired = true;
                     }
                     done => return done,

@@ -26,10 +26,12 @@ pub struct Pull {
     lost: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Finds out that nothing was heard for too long. Hearing something costs no timer.
+/// Finds out that nothing was heard for too long. Hearing something costs no timer and no look at the clock, which is read
+/// once all is heard that has come.
 struct Silence {
     limit: Duration,
     heard: Instant,
+    broken: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -66,7 +68,7 @@ impl Pull {
             return Poll::Ready(Heard::End);
         };
         if let Poll::Ready(message) = inbox.subscriber.poll_next_unpin(cx) {
-            self.silence.broken();
+            self.silence.broken = true;
             return Poll::Ready(message.map_or(Heard::Failed(Fault::Closed), hear));
         }
         if self.lost.poll_unpin(cx).is_ready() {
@@ -157,15 +159,15 @@ impl Silence {
         Self {
             limit,
             heard: Instant::now(),
+            broken: false,
             timer: Box::pin(sleep(limit)),
         }
     }
 
-    fn broken(&mut self) {
-        self.heard = Instant::now();
-    }
-
     fn poll_too_long(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        if std::mem::take(&mut self.broken) {
+            self.heard = Instant::now();
+        }
         loop {
             ready!(self.timer.poll_unpin(cx));
             let end = self.heard + self.limit;

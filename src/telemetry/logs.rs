@@ -1,4 +1,4 @@
-//! The two forms of a log line. Span fields are formatted once, when they are told, and appended to each line.
+//! The two forms of a log line.
 
 use std::fmt::{self, Debug, Write};
 
@@ -10,6 +10,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::span::{NAME, TurnSpan};
 
 /// `2026-01-31T12:00:00.000000Z  INFO turn{tenant=dev.local message=m-1}: what happened count=3`.
 pub(super) struct Human;
@@ -42,6 +44,13 @@ where
             write!(writer, " \x1b[{}m{level:>5}\x1b[0m ", colour(level))?;
         } else {
             write!(writer, " {level:>5} ")?;
+        }
+        if let Some(turn) = TurnSpan::current() {
+            write!(writer, "{NAME}{{")?;
+            let mut pairs = Pairs::new(&mut writer, false);
+            turn.each(|name, value| pairs.text(name, value));
+            pairs.result?;
+            writer.write_str("}: ")?;
         }
         for span in context
             .event_scope()
@@ -100,6 +109,13 @@ where
         let mut members = Members::new(&mut writer);
         event.record(&mut members);
         members.result?;
+        if let Some(turn) = TurnSpan::current() {
+            write!(writer, r#","{NAME}":{{"#)?;
+            let mut members = Members::new(&mut writer);
+            turn.each(|name, value| members.member(name, format_args!("{value}"), true));
+            members.result?;
+            writer.write_char('}')?;
+        }
         for span in context
             .event_scope()
             .into_iter()
@@ -143,29 +159,36 @@ impl<'a, 'w> Pairs<'a, 'w> {
         }
     }
 
-    fn pair(&mut self, field: &Field, value: &dyn Debug) -> fmt::Result {
-        if !std::mem::take(&mut self.first) {
-            self.writer.write_char(' ')?;
+    fn pair(&mut self, name: &str, value: &dyn Debug) {
+        let mut write = || {
+            if !std::mem::take(&mut self.first) {
+                self.writer.write_char(' ')?;
+            }
+            if !(self.event && name == "message") {
+                write!(self.writer, "{name}=")?;
+            }
+            write!(Escaped(self.writer, &[]), "{value:?}")
+        };
+        self.result = self.result.and_then(|()| write());
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        let bare = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+        if bare || (self.event && name == "message") {
+            self.pair(name, &format_args!("{value}"));
+        } else {
+            self.pair(name, &value);
         }
-        if !(self.event && field.name() == "message") {
-            write!(self.writer, "{}=", field.name())?;
-        }
-        write!(Escaped(self.writer, &[]), "{value:?}")
     }
 }
 
 impl Visit for Pairs<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.result = self.result.and_then(|()| self.pair(field, value));
+        self.pair(field.name(), value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let bare = !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
-        if bare || (self.event && field.name() == "message") {
-            self.record_debug(field, &format_args!("{value}"));
-        } else {
-            self.record_debug(field, &value);
-        }
+        self.text(field.name(), value);
     }
 }
 
@@ -185,7 +208,7 @@ impl<'a, 'w> Members<'a, 'w> {
         }
     }
 
-    fn member(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
+    fn member(&mut self, name: &str, value: fmt::Arguments<'_>, quoted: bool) {
         let comma = if std::mem::take(&mut self.first) {
             ""
         } else {
@@ -193,7 +216,7 @@ impl<'a, 'w> Members<'a, 'w> {
         };
         let writer = &mut *self.writer;
         let mut write = || {
-            write!(writer, r#"{comma}"{}":"#, field.name())?;
+            write!(writer, r#"{comma}"{name}":"#)?;
             if !quoted {
                 return writer.write_fmt(value);
             }
@@ -207,28 +230,28 @@ impl<'a, 'w> Members<'a, 'w> {
 
 impl Visit for Members<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.member(field, format_args!("{value:?}"), true);
+        self.member(field.name(), format_args!("{value:?}"), true);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, format_args!("{value}"), true);
+        self.member(field.name(), format_args!("{value}"), true);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, format_args!("{value}"), false);
+        self.member(field.name(), format_args!("{value}"), false);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, format_args!("{value}"), false);
+        self.member(field.name(), format_args!("{value}"), false);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, format_args!("{value}"), false);
+        self.member(field.name(), format_args!("{value}"), false);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no NaN and no infinity.
-        self.member(field, format_args!("{value}"), !value.is_finite());
+        self.member(field.name(), format_args!("{value}"), !value.is_finite());
     }
 }
 

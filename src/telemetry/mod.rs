@@ -10,11 +10,10 @@ mod tenant;
 use std::io::{IsTerminal, stderr};
 
 use serde::{Deserialize, Serialize};
-use tracing::Level;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FilterExt, ParseError, filter_fn};
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::{self, MakeWriter};
-use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -128,19 +127,12 @@ where
     })
 }
 
-/// The filter of the settings; the span of a turn passes whatever they say, so that each line that does get through
-/// carries its fields.
-fn filter(text: &str) -> Result<impl Filter<Registry> + Send + Sync + 'static, InitError> {
-    let given = EnvFilter::builder()
-        .parse(text)
-        .map_err(|source| InitError::Filter {
-            filter: text.to_owned(),
-            source,
-        })?;
-    let turns = filter_fn(|metadata| {
-        metadata.is_span() && *metadata.level() == Level::ERROR && metadata.name() == span::NAME
-    });
-    Ok(given.or(turns.with_max_level_hint(Level::ERROR)))
+fn filter(text: &str) -> Result<EnvFilter, InitError> {
+    let parsed = EnvFilter::builder().parse(text);
+    parsed.map_err(|source| InitError::Filter {
+        filter: text.to_owned(),
+        source,
+    })
 }
 
 fn is_unlikely_target(word: &str) -> bool {

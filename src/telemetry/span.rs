@@ -1,79 +1,149 @@
-//! The span of a turn: what every log line of it carries.
+//! What every log line of a turn carries. A turn tells it as it learns it; it is put into words where something is logged,
+//! which in most turns is nowhere.
 
-use tracing::field::Empty;
-use tracing::{Span, error_span};
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use crate::model::{Activity, FlowId, IdempotencyKey, PackId, TenantId, TraceContext};
 
-/// The span's name, and the name under which its fields stand in a log line.
+/// The name under which its fields stand in a log line.
 pub(super) const NAME: &str = "turn";
 
-/// The span of one turn. Its fields are `tenant`, `message`, `pack`, `flow`, `correlation`, `trace_id` and
-/// `parked_trace_id`; each is there from when it is known, and is to be told once.
+thread_local! {
+    static CURRENT: RefCell<Option<TurnSpan>> = const { RefCell::new(None) };
+}
+
+/// The span of one turn. Its fields are `tenant`, `message`, `correlation`, `trace_id`, `pack`, `flow` and
+/// `parked_trace_id`; each is there from when it is known.
 #[derive(Clone, Debug)]
-pub struct TurnSpan(Span);
+pub struct TurnSpan(Arc<Mutex<Told>>);
+
+/// What is known of a turn.
+#[derive(Debug)]
+struct Told {
+    tenant: TenantId,
+    message: Option<IdempotencyKey>,
+    correlation: Option<String>,
+    trace_id: Option<String>,
+    flow: Option<(PackId, FlowId)>,
+    parked_trace_id: Option<String>,
+}
 
 impl TurnSpan {
     /// The span of a turn of this tenant.
     pub fn new(tenant: &TenantId) -> Self {
-        // An error span, so that a filter of `error` still leaves its fields on the errors.
-        Self(error_span!(
-            "turn",
-            tenant = tenant.as_str(),
-            message = Empty,
-            pack = Empty,
-            flow = Empty,
-            correlation = Empty,
-            trace_id = Empty,
-            parked_trace_id = Empty,
-        ))
+        Self(Arc::new(Mutex::new(Told {
+            tenant: tenant.clone(),
+            message: None,
+            correlation: None,
+            trace_id: None,
+            flow: None,
+            parked_trace_id: None,
+        })))
     }
 
-    /// The span itself, to instrument the turn's future with.
-    pub fn span(&self) -> &Span {
-        &self.0
+    /// The span that this thread is in.
+    pub fn current() -> Option<Self> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Does something inside of it: what is logged meanwhile carries its fields.
+    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _left = Left(CURRENT.replace(Some(self.clone())));
+        work()
+    }
+
+    /// A future that is polled inside of it.
+    pub fn around<F: Future + Unpin>(self, future: F) -> Spanned<F> {
+        Spanned { span: self, future }
     }
 
     /// The message is known, but it is no activity.
     pub fn message(&self, key: &IdempotencyKey) {
-        self.0.record("message", key.as_str());
+        self.told().message = Some(key.clone());
     }
 
     /// The message is this activity.
     pub fn activity(&self, activity: &Activity) {
-        self.message(&activity.key);
-        if let Some(correlation) = activity.correlation() {
-            self.correlation(correlation);
-        }
-        if let Some(trace_id) = activity.trace.as_ref().and_then(trace_id) {
-            self.0.record("trace_id", trace_id);
-        }
+        let mut told = self.told();
+        told.message = Some(activity.key.clone());
+        told.correlation = activity.correlation().map(str::to_owned);
+        told.trace_id = activity.trace.as_ref().and_then(trace_id);
     }
 
     /// The correlation id, where the activity brings none and the turn makes one.
     pub fn correlation(&self, id: &str) {
-        self.0.record("correlation", id);
+        self.told().correlation = Some(id.to_owned());
     }
 
     /// The flow that runs.
     pub fn flow(&self, pack: &PackId, flow: &FlowId) {
-        self.0.record("pack", tracing::field::display(pack));
-        self.0.record("flow", flow.as_str());
+        self.told().flow = Some((*pack, flow.clone()));
     }
 
     /// The trace of the turn that parked the flow which this one goes on with.
     pub fn parked_in(&self, trace: &TraceContext) {
-        if let Some(trace_id) = trace_id(trace) {
-            self.0.record("parked_trace_id", trace_id);
+        self.told().parked_trace_id = trace_id(trace);
+    }
+
+    /// Tells each field that is known.
+    pub(super) fn each(&self, mut tell: impl FnMut(&str, &str)) {
+        let told = self.told();
+        tell("tenant", told.tenant.as_str());
+        if let Some(key) = &told.message {
+            tell("message", key.as_str());
         }
+        let mut known = |name, value: &Option<String>| {
+            if let Some(value) = value {
+                tell(name, value);
+            }
+        };
+        known("correlation", &told.correlation);
+        known("trace_id", &told.trace_id);
+        if let Some((pack, flow)) = &told.flow {
+            tell("pack", &pack.to_string());
+            tell("flow", flow.as_str());
+        }
+        if let Some(trace_id) = &told.parked_trace_id {
+            tell("parked_trace_id", trace_id);
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts this thread back to where it was before, also where something panics.
+struct Left(Option<TurnSpan>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+/// A future inside of a span.
+#[derive(Debug)]
+pub struct Spanned<F> {
+    span: TurnSpan,
+    future: F,
+}
+
+impl<F: Future + Unpin> Future for Spanned<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { span, future } = &mut *self;
+        span.within(|| Pin::new(future).poll(context))
     }
 }
 
 /// The trace id of a readable `traceparent`.
-fn trace_id(trace: &TraceContext) -> Option<&str> {
-    trace
-        .traceparent
-        .split('-')
-        .nth(1)
-        .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+fn trace_id(trace: &TraceContext) -> Option<String> {
+    let id = trace.traceparent.split('-').nth(1)?;
+    let readable = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    readable.then(|| id.to_owned())
 }

@@ -50,14 +50,14 @@ fn tenant() -> TenantId {
 fn turn() {
     let turn = TurnSpan::new(&tenant());
     turn.message(&IdempotencyKey::new("m-1"));
-    turn.span().in_scope(|| tracing::warn!("early"));
+    turn.within(|| tracing::warn!("early"));
     turn.correlation("c\n\"1\"");
     turn.flow(&PackId::of_archive(b"x"), &FlowId::new("main").unwrap());
     turn.parked_in(&TraceContext {
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         tracestate: None,
     });
-    turn.span().in_scope(|| {
+    turn.within(|| {
         let _inner = tracing::info_span!("publish", n = 2).entered();
         tracing::error!(count = 3, ok = true, why = "a \"b\"\n", "no\u{1b}[31m way");
     });

@@ -1,96 +1,108 @@
 //! Keeps the turns of one conversation in the order in which their messages came.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use greentic_types::ReplyScope;
 use tokio::sync::oneshot;
 
-use crate::model::{Activity, TeamId, TenantId, UserId};
+use crate::model::Activity;
 
 /// The conversations that have turns in this worker. It spares work only: another worker may run a turn of the same
 /// conversation, and COMMIT finds that out.
 #[derive(Clone, Debug, Default)]
-pub struct Lanes(Arc<Mutex<HashMap<Lane, Tail>>>);
+pub struct Lanes(Arc<Mutex<Taken>>);
+
+/// The lanes that someone is in, each with those who wait behind, in order.
+type Taken = HashMap<Lane, VecDeque<oneshot::Sender<()>>>;
 
 /// What names a conversation here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Lane {
-    tenant: TenantId,
-    team: Option<TeamId>,
-    user: UserId,
-    scope: Option<ReplyScope>,
-}
-
-/// The last one in a lane: who comes next waits for it.
-#[derive(Debug)]
-struct Tail {
-    place: u64,
-    left: oneshot::Receiver<()>,
-}
+type Lane = Arc<str>;
 
 /// A place in a conversation's lane; leaving it lets the next one in.
 #[derive(Debug)]
 pub struct Place {
     lanes: Lanes,
     lane: Lane,
-    place: u64,
-    before: Option<oneshot::Receiver<()>>,
-    // Dropped with the place, which is what the next one waits for.
-    _leave: oneshot::Sender<()>,
+    /// Told when it is this one's turn; nothing if it is.
+    behind: Option<oneshot::Receiver<()>>,
 }
 
 impl Lanes {
     /// Queues up behind the turns of the same conversation. Call it in the order in which the messages came.
     pub fn queue(&self, activity: &Activity) -> Place {
-        let lane = Lane {
-            tenant: activity.tenant.clone(),
-            team: activity.team.clone(),
-            user: activity.user.clone(),
-            scope: activity.base_scope(),
+        let lane = lane(activity);
+        let behind = match self.taken().entry(Arc::clone(&lane)) {
+            Entry::Vacant(free) => {
+                free.insert(VecDeque::new());
+                None
+            }
+            Entry::Occupied(mut queue) => {
+                let (call, called) = oneshot::channel();
+                queue.get_mut().push_back(call);
+                Some(called)
+            }
         };
-        let (leave, left) = oneshot::channel();
-        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (place, before) = match tails.remove(&lane) {
-            Some(tail) => (tail.place + 1, Some(tail.left)),
-            None => (0, None),
-        };
-        tails.insert(lane.clone(), Tail { place, left });
-        drop(tails);
         Place {
             lanes: self.clone(),
             lane,
-            place,
-            before,
-            _leave: leave,
+            behind,
         }
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tenant, team, user and base scope. None of them can hold a line feed, and those that may be missing are never empty.
+fn lane(activity: &Activity) -> Lane {
+    let scope = activity.reply_scope.as_ref();
+    [
+        activity.tenant.as_str(),
+        activity.team.as_ref().map_or("", |team| team.as_str()),
+        activity.user.as_str(),
+        scope.map_or("", |scope| &scope.conversation),
+        scope
+            .and_then(|scope| scope.thread.as_deref())
+            .unwrap_or_default(),
+        scope
+            .and_then(|scope| scope.reply_to.as_deref())
+            .unwrap_or_default(),
+    ]
+    .join("\n")
+    .into()
 }
 
 impl Place {
     /// Waits until all turns before have left.
     pub async fn reached(&mut self) {
-        if let Some(before) = self.before.take() {
-            // An error is how a dropped sender says that it has left.
-            let _ = before.await;
+        if let Some(called) = &mut self.behind {
+            // Nobody leaves without a call.
+            let _called = called.await;
+            self.behind = None;
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut tails = self.lanes.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if tails
-            .get(&self.lane)
-            .is_some_and(|tail| tail.place == self.place)
+        let mut taken = self.lanes.taken();
+        // Calls are made with the lock held, so one that has not come by now finds nobody and goes to the next.
+        if let Some(mut called) = self.behind.take()
+            && called.try_recv().is_err()
         {
-            tails.remove(&self.lane);
+            return;
         }
+        let Entry::Occupied(mut queue) = taken.entry(Arc::clone(&self.lane)) else {
+            return;
+        };
+        while let Some(next) = queue.get_mut().pop_front() {
+            if next.send(()).is_ok() {
+                return;
+            }
+        }
+        queue.remove();
     }
 }
 
@@ -99,7 +111,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::model::{EnvId, InboundMessage, decode};
+    use crate::model::{EnvId, InboundMessage, TenantId, decode};
 
     fn activity(user: &str) -> Activity {
         let body = serde_json::json!({"id": "1", "from": {"id": user}, "reply_scope": {"conversation": "c"}});
@@ -125,13 +137,21 @@ mod tests {
             second.reached().now_or_never().is_none(),
             "overtook the first"
         );
-        // `reached` was cancelled above, so the order must be asked of the third one.
+        let mut fourth = lanes.queue(&activity("a"));
         drop(first);
         assert!(
             third.reached().now_or_never().is_none(),
             "overtook the second"
         );
-        drop((second, third, other));
-        assert_eq!(lanes.len(), 0);
+        drop(third);
+        assert!(
+            fourth.reached().now_or_never().is_none(),
+            "overtook the second when the third left early"
+        );
+        // It was called, but leaves before it has noticed.
+        drop(second);
+        assert!(fourth.reached().now_or_never().is_some(), "forgotten");
+        drop((fourth, other));
+        assert!(lanes.taken().is_empty());
     }
 }

@@ -8,14 +8,14 @@ mod slots;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use crate::model::{Activity, TenantId, key_from_headers};
 use crate::ports::{Delivery, Inbound, Publisher, TurnStore};
@@ -59,6 +59,9 @@ struct Shared<I, S, P> {
     /// Held by the one turn at a time that may be what kills workers.
     suspect: Mutex<()>,
     running: TaskTracker,
+    /// Has running turns look up: whether it is time for a sign of progress, and whether the drain is over. One timer for
+    /// all of them: most turns are over long before it is of any use.
+    beat: Notify,
     /// Tells running turns that the drain is over: what is not finished goes back.
     hand_back: CancellationToken,
     config: Config,
@@ -88,6 +91,7 @@ where
             lanes: Lanes::default(),
             suspect: Mutex::default(),
             running: TaskTracker::new(),
+            beat: Notify::new(),
             hand_back: CancellationToken::new(),
             config,
         };
@@ -105,6 +109,15 @@ where
 
     /// Works until `stop` is cancelled, then stops pulling, lets running turns finish, and hands back the rest.
     pub async fn run(self, stop: CancellationToken) -> Drained {
+        let beating = self.shared.beat_on();
+        tokio::select! {
+            biased;
+            drained = self.work(stop) => drained,
+            never = beating => match never {},
+        }
+    }
+
+    async fn work(&self, stop: CancellationToken) -> Drained {
         self.pull(&stop).await;
         let config = &self.shared.config;
         let running = &self.shared.running;
@@ -117,6 +130,7 @@ where
         }
         let unfinished = running.len();
         self.shared.hand_back.cancel();
+        self.shared.beat.notify_waiters();
         running.wait().await;
         Drained::HandedBack(unfinished)
     }
@@ -170,6 +184,16 @@ where
     S: TurnStore,
     P: Publisher,
 {
+    /// Beats twice as often as signs of progress are due, so that none is late.
+    async fn beat_on(&self) -> Infallible {
+        let every = (self.config.progress_every / 2).max(Duration::from_millis(1));
+        let mut beats = tokio::time::interval(every);
+        loop {
+            beats.tick().await;
+            self.beat.notify_waiters();
+        }
+    }
+
     /// Takes a message that was pulled: finds its place in its conversation now, while messages are in order, and runs
     /// its turn in a task of its own.
     fn accept(self: &Arc<Self>, delivery: I::Delivery, slot: Slot, metrics: &Arc<TenantMetrics>) {
@@ -178,21 +202,21 @@ where
         let read = self.turns.read(message).map(|activity| {
             span.activity(&activity);
             let place = self.lanes.queue(&activity);
-            (activity, place)
+            (Box::new(activity), place)
         });
         if let (Err(_), Some(key)) = (&read, key_from_headers(&message.headers)) {
             span.message(&key);
         }
         let (shared, metrics) = (Arc::clone(self), Arc::clone(metrics));
-        let inside = span.span().clone();
+        let around = span.clone();
         // In a box before it is handed on: it is large, and each hand would copy it.
         let turn = Box::pin(async move {
             shared.handle(delivery, read, &metrics, &span).await;
             drop(slot);
         });
-        self.running.spawn(turn.instrument(inside));
+        self.running.spawn(around.around(turn));
     }
 }
 
 /// An activity with its place in its conversation.
-type Queued = (Activity, Place);
+type Queued = (Box<Activity>, Place);

@@ -38,7 +38,8 @@ where
         }
         let (activity, ended) = match read {
             Ok((activity, place)) => {
-                let ended = self.work(&delivery, &activity, place, span).await;
+                let queued = (&*activity, place);
+                let ended = self.work(&delivery, queued, began, span).await;
                 (Some(activity), ended)
             }
             Err(error) => (None, Ended::rejected(error)),
@@ -48,7 +49,8 @@ where
             Disposition::RetryAfter(pause) => delivery.hand_back(*pause).await,
             Disposition::DeadLetter(rejection) => tokio::select! {
                 biased;
-                settled = self.put_aside(delivery, activity.as_ref(), rejection) => settled,
+                // In a box, for it is large and rare, and would make every turn larger.
+                settled = Box::pin(self.put_aside(delivery, activity.as_deref(), rejection)) => settled,
                 // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
                 () = self.hand_back.cancelled() => Ok(()),
             },
@@ -67,8 +69,8 @@ where
     async fn work(
         &self,
         delivery: &I::Delivery,
-        activity: &Activity,
-        mut place: Place,
+        (activity, mut place): (&Activity, Place),
+        began: Instant,
         span: &TurnSpan,
     ) -> Ended {
         let turn = async {
@@ -81,17 +83,22 @@ where
             self.turns.run(activity, delivered, span).await
         };
         tokio::pin!(turn);
-        let mut progress = tokio::time::interval(self.config.progress_every);
-        progress.reset();
+        let mut told = began;
         loop {
+            // Misses no beat from here on.
+            let beat = self.beat.notified();
+            if self.hand_back.is_cancelled() {
+                return Ended::interrupted();
+            }
             tokio::select! {
                 biased;
                 ended = &mut turn => return ended,
-                () = self.hand_back.cancelled() => return Ended::interrupted(),
-                _ = progress.tick() => {
-                    if let Err(error) = delivery.progress().await {
-                        tracing::debug!(error = %error, "no sign of progress could be sent");
-                    }
+                () = beat => {}
+            }
+            if told.elapsed() >= self.config.progress_every / 2 {
+                told = Instant::now();
+                if let Err(error) = delivery.progress().await {
+                    tracing::debug!(error = %error, "no sign of progress could be sent");
                 }
             }
         }

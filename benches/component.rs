@@ -47,7 +47,7 @@ fn component_call(criterion: &mut Criterion) {
         cache_dir: CacheDir::Off,
         ..Config::default()
     };
-    let worker = WasmComponents::new(&config, ComponentMetrics::default()).unwrap();
+    let worker = WasmComponents::new(&config, ComponentMetrics::default());
     let prepared = worker.prepare([Code {
         digest: call.code,
         name: "echo",

@@ -43,7 +43,7 @@ fn config() -> Config {
 }
 
 fn worker(config: &Config) -> WasmComponents {
-    WasmComponents::new(config, ComponentMetrics::default()).unwrap()
+    WasmComponents::new(config, ComponentMetrics::default())
 }
 
 /// A worker that has one component, and what its calls start from.

@@ -69,10 +69,6 @@ impl Loader {
     ) -> Result<Self, Problems> {
         let counted = ComponentMetrics::default();
         let components = WasmComponents::new(&settings.components, counted.clone());
-        let components = components.map_err(|error| {
-            let problem = Problem::error(error.to_string()).at("setting components");
-            problem.remedy("lower `components.instances` or `components.memory_bytes`")
-        })?;
         let dirs = settings.bindings_dirs.iter();
         let tenants = settings.tenants.iter();
         let defaults =

@@ -98,8 +98,7 @@ fn components(folder: &Folder) -> Result<Arc<dyn Components>, Failure> {
         return Ok(Arc::new(PlayedComponents::none()));
     }
     let settings = Settings::defaults()?;
-    let components = WasmComponents::new(&settings.components, ComponentMetrics::default())
-        .map_err(anyhow::Error::from)?;
+    let components = WasmComponents::new(&settings.components, ComponentMetrics::default());
     for warning in app::prepare(&components, &folder.code)? {
         writeln!(io::stderr(), "{warning}")?;
     }

@@ -1,7 +1,9 @@
 //! `serve`: settings, logs, connections, the worker, and its end.
 
 use std::io;
+use std::num::NonZeroUsize;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +22,7 @@ pub fn run(told: Serve) -> Result<(), Failure> {
     for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    tokio.block_on(async {
+    runtime(loaded.settings.worker.threads)?.block_on(async {
         let settings = &loaded.settings;
         // Whoever sends a signal early must not end what has not begun.
         let signals = (Signals::listen()?, signal(SignalKind::hangup())?);
@@ -41,6 +40,19 @@ pub fn run(told: Serve) -> Result<(), Failure> {
         };
         serve(building, signals).await
     })
+}
+
+/// What turns run on. By itself a thread keeps all of a turn in one cache, and writes what many turns send at once.
+fn runtime(threads: NonZeroUsize) -> io::Result<Runtime> {
+    let mut builder = match threads.get() {
+        1 => Builder::new_current_thread(),
+        more => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(more);
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 async fn load(settings: &Settings) -> Result<(Loader, app::Loaded), Failure> {

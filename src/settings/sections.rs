@@ -71,6 +71,8 @@ pub struct Tenant {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
+    /// Threads that turns run on.
+    pub threads: NonZeroUsize,
     /// Turns in flight at once.
     pub slots: NonZeroUsize,
     /// Most of them for one tenant; none means all of them.
@@ -149,6 +151,7 @@ impl Default for Reload {
 impl Default for Worker {
     fn default() -> Self {
         Self {
+            threads: NonZeroUsize::MIN,
             slots: const { NonZeroUsize::new(256).unwrap() },
             tenant_slots: None,
             attempts: const { NonZeroU32::new(5).unwrap() },

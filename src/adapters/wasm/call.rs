@@ -1,19 +1,22 @@
 //! One call of a component, from a free slot to its output.
 
+use std::future::{pending, ready};
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{BoxFuture, poll_fn};
+use futures_util::future::BoxFuture;
 use humantime_serde::re::humantime::format_duration;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use super::abi::{Entry, Mismatch, Output};
 use super::guest::{Guest, Refusal, Surroundings};
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Question};
 use super::prepare::Prepared;
+use super::threads::Threads;
 use super::ticker::Ticker;
 use crate::model::{MAX_DEPTH, TenantId, is_too_deep};
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Running};
@@ -24,6 +27,7 @@ const TICKS: u64 = 1;
 
 /// What calls run in.
 pub(super) struct Hall {
+    pub(super) threads: Threads,
     pub(super) ticker: Ticker,
     /// One permit for each slot of the pool.
     pub(super) slots: Semaphore,
@@ -35,49 +39,82 @@ pub(super) struct Hall {
 
 /// A call under way.
 pub(super) struct Started {
-    future: BoxFuture<'static, Result<ComponentOutput, ComponentError>>,
-    mailbox: Arc<Mailbox>,
+    task: AbortOnDropHandle<Result<ComponentOutput, ComponentError>>,
+    questions: mpsc::UnboundedReceiver<Question>,
+    /// Who waits for an answer.
+    asker: Option<oneshot::Sender<Option<Value>>>,
 }
 
 impl Started {
-    /// Begins the call of a component that is ready, or that is not there.
-    pub(super) fn new(
-        hall: Arc<Hall>,
-        prepared: Option<Arc<Prepared>>,
-        call: ComponentCall,
-    ) -> Self {
-        let mailbox = Arc::new(Mailbox::default());
-        let future = run(hall, prepared, call, Arc::clone(&mailbox));
+    /// Begins the call of a component that is ready.
+    pub(super) fn new(hall: Arc<Hall>, prepared: Arc<Prepared>, call: ComponentCall) -> Self {
+        let (mailbox, questions) = Mailbox::new();
+        let work = run(Arc::clone(&hall), prepared, call, mailbox);
         Self {
-            future: Box::pin(future),
-            mailbox,
+            task: hall.threads.run(work),
+            questions,
+            asker: None,
         }
     }
 }
 
 impl Running for Started {
     fn next(&mut self) -> BoxFuture<'_, Result<CallStep, ComponentError>> {
-        Box::pin(poll_fn(|context| {
-            if let Poll::Ready(result) = self.future.as_mut().poll(context) {
-                return Poll::Ready(result.map(CallStep::Done));
+        Box::pin(async {
+            let ended = tokio::select! {
+                biased;
+                Some(question) = self.questions.recv() => {
+                    self.asker = Some(question.answer);
+                    return Ok(CallStep::Read(question.key));
+                }
+                ended = &mut self.task => ended,
+            };
+            match ended {
+                Ok(result) => result.map(CallStep::Done),
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                // The threads have ended before the turn, and so will the turn in a moment.
+                Err(_) => pending().await,
             }
-            match self.mailbox.take() {
-                Some(key) => Poll::Ready(Ok(CallStep::Read(key))),
-                None => Poll::Pending,
-            }
-        }))
+        })
     }
 
     fn answer(&mut self, stored: Option<Value>) {
-        self.mailbox.answer(stored);
+        if let Some(asker) = self.asker.take() {
+            // Nobody is there any more if the call was cut off.
+            let _gone = asker.send(stored);
+        }
     }
+}
+
+/// The call of a component that is not there.
+pub(super) struct Missing(Option<ComponentError>);
+
+impl Missing {
+    pub(super) fn new(call: ComponentCall) -> Self {
+        Self(Some(ComponentError::Unusable {
+            component: call.invocation.component,
+            reason: "its code is not loaded".to_owned(),
+        }))
+    }
+}
+
+impl Running for Missing {
+    fn next(&mut self) -> BoxFuture<'_, Result<CallStep, ComponentError>> {
+        // A call that is over is asked for nothing more.
+        match self.0.take() {
+            Some(error) => Box::pin(ready(Err(error))),
+            None => Box::pin(pending()),
+        }
+    }
+
+    fn answer(&mut self, _: Option<Value>) {}
 }
 
 async fn run(
     hall: Arc<Hall>,
-    prepared: Option<Arc<Prepared>>,
+    prepared: Arc<Prepared>,
     call: ComponentCall,
-    mailbox: Arc<Mailbox>,
+    mailbox: Mailbox,
 ) -> Result<ComponentOutput, ComponentError> {
     // Never closed.
     let _slot = hall.slots.acquire().await;
@@ -96,15 +133,14 @@ async fn run(
 
 async fn enter(
     hall: &Hall,
-    prepared: Option<Arc<Prepared>>,
+    prepared: Arc<Prepared>,
     call: ComponentCall,
-    mailbox: Arc<Mailbox>,
+    mailbox: Mailbox,
 ) -> Result<ComponentOutput, ComponentError> {
     let unusable = |reason: &str| ComponentError::Unusable {
         component: call.invocation.component.clone(),
         reason: reason.to_owned(),
     };
-    let prepared = prepared.ok_or_else(|| unusable("its code is not loaded"))?;
     let entry = prepared.entries.entry(call.invocation.form);
     let entry =
         entry.ok_or_else(|| unusable("it exports none of the interfaces for such a call"))?;

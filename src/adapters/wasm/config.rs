@@ -21,6 +21,8 @@ const MIN_STACK: usize = 64 * 1024;
 pub struct Config {
     /// Where compiled components are kept between starts.
     pub cache_dir: CacheDir,
+    /// Threads that components run on. Default: as many as there are cores.
+    pub threads: Option<NonZeroUsize>,
     /// Calls under way at once; more wait for their turn.
     pub instances: NonZeroU32,
     /// How long one call may take, with everything that it waits for.
@@ -65,6 +67,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cache_dir: CacheDir::At(PathBuf::from("./cache/components")),
+            threads: None,
             instances: const { NonZeroU32::new(256).unwrap() },
             call_timeout: Duration::from_secs(10),
             memory_bytes: const { NonZeroUsize::new(256 * 1024 * 1024).unwrap() },

@@ -35,7 +35,7 @@ pub(super) struct Guest {
 #[derive(Debug)]
 pub(super) struct State {
     /// How the turn is asked.
-    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) mailbox: Mailbox,
     /// What the turn has answered.
     pub(super) read: HashMap<String, Option<Value>>,
     /// What the call wrote.
@@ -59,11 +59,7 @@ pub(super) struct Surroundings {
 }
 
 impl Guest {
-    pub(super) fn new(
-        call: Arc<ComponentCall>,
-        mailbox: Arc<Mailbox>,
-        around: &Surroundings,
-    ) -> Self {
+    pub(super) fn new(call: Arc<ComponentCall>, mailbox: Mailbox, around: &Surroundings) -> Self {
         Self {
             call,
             memory: MemoryLimit::new(around.memory_bytes),

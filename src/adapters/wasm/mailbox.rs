@@ -1,62 +1,44 @@
-//! How a running component asks its turn for state.
+//! How a running component asks its turn for state: the two are on threads of their own.
 
-use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::future::pending;
 
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
-/// Between a component's call and the turn that drives it; both are on the same task, so nobody needs to be woken.
-#[derive(Debug, Default)]
-pub(super) struct Mailbox(Mutex<Letter>);
+/// The component's end.
+#[derive(Debug)]
+pub(super) struct Mailbox(mpsc::UnboundedSender<Question>);
 
-#[derive(Debug, Default)]
-enum Letter {
-    #[default]
-    None,
-    /// The component wants this key.
-    Asked(String),
-    /// The turn has the question.
-    Taken,
-    /// The turn's answer.
-    Answered(Option<Value>),
+/// What a component wants to know.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// The key of the state.
+    pub(super) key: String,
+    /// Where the answer goes.
+    pub(super) answer: oneshot::Sender<Option<Value>>,
 }
 
 impl Mailbox {
+    /// The component's end, and where its questions come out.
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Question>) {
+        // A component asks one thing at a time.
+        let (questions, asked) = mpsc::unbounded_channel();
+        (Self(questions), asked)
+    }
+
     /// Asks, and waits for the answer.
     pub(super) async fn ask(&self, key: &str) -> Option<Value> {
-        *self.letter() = Letter::Asked(key.to_owned());
-        poll_fn(|_| {
-            let mut letter = self.letter();
-            match std::mem::take(&mut *letter) {
-                Letter::Answered(value) => Poll::Ready(value),
-                other @ (Letter::None | Letter::Asked(_) | Letter::Taken) => {
-                    *letter = other;
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-
-    /// The question, if there is a new one.
-    pub(super) fn take(&self) -> Option<String> {
-        let mut letter = self.letter();
-        match std::mem::replace(&mut *letter, Letter::Taken) {
-            Letter::Asked(key) => Some(key),
-            other @ (Letter::None | Letter::Taken | Letter::Answered(_)) => {
-                *letter = other;
-                None
-            }
+        let (answer, answered) = oneshot::channel();
+        let question = Question {
+            key: key.to_owned(),
+            answer,
+        };
+        if self.0.send(question).is_ok()
+            && let Ok(value) = answered.await
+        {
+            return value;
         }
-    }
-
-    /// Answers it.
-    pub(super) fn answer(&self, stored: Option<Value>) {
-        *self.letter() = Letter::Answered(stored);
-    }
-
-    fn letter(&self) -> MutexGuard<'_, Letter> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // The turn is gone, and takes this call with it.
+        pending().await
     }
 }

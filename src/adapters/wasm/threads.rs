@@ -1,0 +1,55 @@
+//! The threads that components run on. A component that computes holds up other components at the most, and no turn that
+//! calls none.
+
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::telemetry::TurnSpan;
+
+/// See the [module](self). Ends, with all that runs on it, when it is dropped.
+#[derive(Debug)]
+pub(super) struct Threads {
+    handle: Handle,
+    /// There until the end.
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    /// So many threads; as many as there are cores where nothing is said.
+    pub(super) fn start(threads: Option<NonZeroUsize>) -> std::io::Result<Self> {
+        let threads = threads.or_else(|| available_parallelism().ok());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.map_or(1, NonZeroUsize::get))
+            .thread_name("component")
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Runs this on one of them, for as long as its handle is kept.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> AbortOnDropHandle<T> {
+        let task = match TurnSpan::current() {
+            Some(turn) => self.handle.spawn(turn.around(Box::pin(work))),
+            None => self.handle.spawn(work),
+        };
+        AbortOnDropHandle::new(task)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Whoever drops it may be on a thread that must not wait for others.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -12,13 +12,17 @@ use super::store::{Parts, corrupt, millis, outbox, texts};
 use crate::model::Activity;
 use crate::ports::{Begin, Begun, Opening, ParkedWait, StoreError};
 
+/// How long a session key of ours is. An echo is a stranger's text, and none that is longer goes into a key.
+const UUID: usize = 36;
+
 /// Opens a turn that claims nothing, in one plain command: a script costs Redis several times as much. The session is part
 /// of it where the echo tells which one it is (see [`crate::ports::Park::key`]), else it takes another command. What changes
 /// in between, or is of another type than it should be, COMMIT finds out.
 pub async fn look(link: &Link, keys: &Keys<'_>, begin: &Begin<'_>) -> Result<Begun, StoreError> {
     let pointers = pointers(keys, begin.activity);
     let echoed = begin.activity.correlation();
-    let echoed = echoed.filter(|_| begin.resume && !pointers.is_empty());
+    let may_name = |echo: &&str| begin.resume && !pointers.is_empty() && echo.len() <= UUID;
+    let echoed = echoed.filter(may_name);
     let mut command = redis::cmd("MGET");
     command
         .arg(keys.applied())

@@ -6,7 +6,7 @@ use greentic_types::{Actor, ReplyScope, TenantCtx};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{EnvId, FlowId, IdempotencyKey, PackId, TeamId, TenantId, UserId};
+use super::{EnvId, FlowId, HashedScope, IdempotencyKey, PackId, TeamId, TenantId, UserId};
 
 /// One inbound message, decoded: what a turn is made from.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Activity {
     /// The team inside the tenant.
     pub team: Option<TeamId>,
     /// Where replies belong; its `correlation` is the echo, wherever it was found.
-    pub reply_scope: Option<ReplyScope>,
+    pub reply_scope: Option<HashedScope>,
     /// The provider's channel, echoed in replies.
     pub channel: String,
     /// The provider's session, echoed in replies.
@@ -88,7 +88,7 @@ impl TraceContext {
             return None;
         }
         Some(Self {
-            traceparent: format!("00-{trace}-{span_id}-{flags}"),
+            traceparent: ["00-", trace, "-", span_id, "-", flags].concat(),
             tracestate: self.tracestate.clone(),
         })
     }
@@ -105,10 +105,7 @@ impl Activity {
 
     /// The reply scope without the echo: what names the conversation.
     pub fn base_scope(&self) -> Option<ReplyScope> {
-        self.reply_scope.clone().map(|scope| ReplyScope {
-            correlation: None,
-            ..scope
-        })
+        self.reply_scope.as_ref().map(HashedScope::base)
     }
 
     /// The echoed correlation id.

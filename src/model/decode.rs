@@ -6,8 +6,9 @@ use greentic_types::ReplyScope;
 use serde_json::{Map, Value};
 
 use super::{
-    Activity, EnvId, FlowId, FlowTarget, Headers, IdempotencyKey, InboundBody, InboundMessage,
-    MAX_BODY_DEPTH, TeamId, TenantRef, TraceContext, header, storage_user_id, too_deep_at,
+    Activity, EnvId, FlowId, FlowTarget, HashedScope, Headers, IdempotencyKey, InboundBody,
+    InboundMessage, MAX_BODY_DEPTH, TeamId, TenantRef, TraceContext, header, storage_user_id,
+    too_deep_at,
 };
 
 /// Why a message is no activity. It never will be, so it goes to the dead letters at once.
@@ -121,7 +122,7 @@ pub fn decode(message: &InboundMessage, env: &EnvId) -> Result<Activity, DecodeE
         tenant: message.tenant.clone(),
         user: storage_user_id(user),
         team: team(&named)?,
-        reply_scope,
+        reply_scope: reply_scope.map(HashedScope::from),
         channel: body.channel.clone().unwrap_or_default(),
         session_id: session_id.clone(),
         from: body.from.clone(),

@@ -4,6 +4,7 @@ mod activity;
 mod component;
 mod decode;
 mod depth;
+mod hashed_scope;
 mod ids;
 mod inbound;
 mod outbound;
@@ -16,6 +17,7 @@ pub use activity::{Activity, FlowTarget, TraceContext};
 pub use component::{ComponentDigest, Declared, Grants, Invocation, InvocationForm};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
+pub use hashed_scope::HashedScope;
 pub use ids::{
     EnvId, FlowId, FlowKey, IdempotencyKey, InvalidPackId, NodeId, PackId, TeamId, TenantId,
     UserId, storage_user_id,

@@ -59,11 +59,14 @@ impl Talk {
             key: IdempotencyKey::new(key),
             user: UserId::new(&self.user).unwrap(),
             team: self.team.as_ref().map(|team| TeamId::new(team).unwrap()),
-            reply_scope: self.conversation.clone().map(|conversation| ReplyScope {
-                conversation,
-                thread: self.thread.clone(),
-                reply_to: None,
-                correlation: None,
+            reply_scope: self.conversation.clone().map(|conversation| {
+                let scope = ReplyScope {
+                    conversation,
+                    thread: self.thread.clone(),
+                    reply_to: None,
+                    correlation: None,
+                };
+                scope.into()
             }),
             channel: "test".to_owned(),
             session_id: "s".to_owned(),
@@ -77,7 +80,8 @@ impl Talk {
     /// A message that echoes a correlation id.
     pub fn echoes(&self, correlation: &str, key: &str) -> Activity {
         let mut activity = self.says(key);
-        activity.reply_scope.as_mut().unwrap().correlation = Some(correlation.to_owned());
+        let scope = activity.reply_scope.unwrap().with(Some(correlation));
+        activity.reply_scope = Some(scope.into());
         activity
     }
 

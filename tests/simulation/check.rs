@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use greentic_types::ReplyScope;
-use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, header};
+use greentic_worker::model::{Activity, HashedScope, IdempotencyKey, Outbound, TenantId, header};
 use greentic_worker::ports::{Begin, Begun, Claim, StateSlot, TurnStore};
 
 use super::net::Published;
@@ -299,13 +298,11 @@ impl<'a> Findings<'a> {
 
 /// An activity of the same conversation that nobody has sent.
 fn asking(activity: &Activity, correlation: Option<String>) -> Activity {
-    let scope = activity.base_scope();
+    let scope = activity.reply_scope.as_ref();
+    let scope = scope.map(|scope| scope.with(correlation.as_deref()));
     Activity {
         key: IdempotencyKey::new("asking"),
-        reply_scope: scope.map(|scope| ReplyScope {
-            correlation,
-            ..scope
-        }),
+        reply_scope: scope.map(HashedScope::from),
         ..activity.clone()
     }
 }

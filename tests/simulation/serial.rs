@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use greentic_types::ReplyScope;
-use greentic_worker::model::{Activity, Headers};
+use greentic_worker::model::{Activity, HashedScope, Headers};
 use greentic_worker::ports::{Clock, Destination, NewId, Publisher, TransportError};
 use greentic_worker::registry::Live;
 use greentic_worker::telemetry::TurnSpan;
@@ -64,12 +63,10 @@ impl Serial {
     pub async fn replay(&mut self, entry: &Entry) -> Result<(), String> {
         *locked(&self.clock.0) = entry.at;
         let echo = entry.activity.correlation().map(|echo| self.theirs(echo));
-        let scope = entry.activity.base_scope();
+        let scope = entry.activity.reply_scope.as_ref();
+        let scope = scope.map(|scope| scope.with(echo.as_deref()));
         let activity = Activity {
-            reply_scope: scope.map(|scope| ReplyScope {
-                correlation: echo,
-                ..scope
-            }),
+            reply_scope: scope.map(HashedScope::from),
             ..entry.activity.clone()
         };
         let span = TurnSpan::new(&activity.tenant);

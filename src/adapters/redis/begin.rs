@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use greentic_types::{SessionData, SessionKey};
-use redis::Value;
+use redis::{Cmd, Value};
 
-use super::keys::Keys;
+use super::keys::{Key, Keys};
 use super::link::{Link, store_error};
 use super::script::{Call, Script};
 use super::store::{Parts, corrupt, millis, outbox, texts};
@@ -19,12 +19,12 @@ const UUID: usize = 36;
 /// of it where the echo tells which one it is (see [`crate::ports::Park::key`]), else it takes another command. What changes
 /// in between, or is of another type than it should be, COMMIT finds out.
 pub async fn look(link: &Link, keys: &Keys<'_>, begin: &Begin<'_>) -> Result<Begun, StoreError> {
-    let pointers = pointers(keys, begin.activity);
+    let pointers = pointers(keys);
     let echoed = begin.activity.correlation();
-    let may_name = |echo: &&str| begin.resume && !pointers.is_empty() && echo.len() <= UUID;
-    let echoed = echoed.filter(may_name);
-    let mut command = redis::cmd("MGET");
+    let echoed = echoed.filter(|echo| begin.resume && echo.len() <= UUID);
+    let mut command = Cmd::with_capacity(6 + begin.state.len(), 512);
     command
+        .arg("MGET")
         .arg(keys.applied())
         .arg(keys.lease())
         .arg(&pointers)
@@ -91,7 +91,7 @@ pub fn claim<'s>(
     (token, ttl): (&str, Duration),
     dedupe_window: Duration,
 ) -> Call<'s> {
-    let pointers = pointers(keys, begin.activity);
+    let pointers = pointers(keys);
     let mut call = script.call(3 + pointers.len() + begin.state.len());
     call.arg(keys.applied())
         .arg(keys.lease())
@@ -132,12 +132,9 @@ fn busy(lasts_ms: i64) -> Begun {
 
 /// The pointers that lead to the wait that an activity answers, in the order of the look-up: the echoed correlation's,
 /// then the base scope's. None without a reply scope.
-pub fn pointers(keys: &Keys<'_>, activity: &Activity) -> Vec<String> {
-    let echoed = activity
-        .correlation()
-        .and(activity.reply_scope.as_ref())
-        .map(|scope| keys.scope(scope));
-    echoed.into_iter().chain(keys.base_scope()).collect()
+fn pointers<'a>(keys: &Keys<'a>) -> Vec<Key<'a>> {
+    let echoed = keys.echoed_scope().into_iter();
+    echoed.chain(keys.base_scope()).collect()
 }
 
 fn first_own(

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use greentic_types::{ReplyScope, SessionKey};
+use greentic_types::SessionKey;
 use redis::Value;
 
-use super::begin::pointers;
 use super::keys::Keys;
 use super::script::{Call, Script};
-use super::store::{Parts, corrupt, millis, outbox};
-use crate::ports::{Commit, Committed, Park, StoreError};
+use super::store::{Parts, millis, outbox};
+use crate::ports::{Commit, Committed, StoreError};
 
 /// What stands for "none" in an argument.
 const NONE: &str = "";
@@ -21,25 +20,30 @@ pub fn call<'s>(
     commit: &Commit<'_>,
     dedupe_window: Duration,
 ) -> Result<Call<'s>, StoreError> {
-    let base = commit.activity.base_scope();
+    let scope = commit.activity.reply_scope.as_ref();
     let of_base = keys.base_scope();
-    if commit.park.is_some() && base.is_none() {
+    if commit.park.is_some() && scope.is_none() {
         return Err(StoreError::Corrupt {
             what: "wait".to_owned(),
             reason: "its activity has no reply scope to find it by".to_owned(),
         });
     }
-    let outbox = serde_json::to_vec(commit.outbox).map_err(|error| corrupt("outbox", &error))?;
-    let parked = commit.park.as_ref().map(parked).transpose()?;
-    let pointers = taken_pointers(keys, commit, base.as_ref());
-    let correlation = commit.park.as_ref().and_then(|park| park.correlation);
-    let correlated = base.as_ref().zip(correlation);
-    let correlated = correlated.map(|(base, id)| keys.scope(&self::correlated(base, id)));
+    let hash = |correlation| Some(scope?.with(Some(correlation)).scope_hash());
+    // Where a taken wait may be registered besides its base scope: under its correlation id; and, if a stock store has
+    // registered it, under the one that led to it.
+    let led = commit.taken.and_then(|_| keys.echoed_scope());
+    let own = commit.taken.and_then(|taken| taken.correlation);
+    let own = own.filter(|own| commit.activity.correlation() != Some(*own));
+    let own = own.and_then(hash);
+    let pointers = [led, own.as_deref().map(|hash| keys.scope(hash))];
+    let correlated = commit.park.as_ref().and_then(|park| park.correlation);
+    let correlated = correlated.and_then(hash);
+    let correlated = correlated.as_deref().map(|hash| keys.scope(hash));
     let shadowed = commit.taken.map_or(&[][..], |taken| taken.shadowed);
 
     let lists = [
         usize::from(of_base.is_some()),
-        pointers.len(),
+        pointers.iter().flatten().count(),
         shadowed.len(),
         usize::from(correlated.is_some()),
         commit.state_read.len(),
@@ -52,23 +56,26 @@ pub fn call<'s>(
         .arg(keys.lease())
         .arg(keys.user_waits())
         .arg(of_base)
-        .arg(pointers)
+        .arg(&pointers)
         .arg(correlated);
     for (slot, _) in commit.state_read.iter().chain(commit.state_written) {
         call.arg(keys.state(slot));
     }
     call.arg(claims);
 
-    let (park, park_data, park_ms) = parked.unwrap_or_default();
-    call.arg(outbox)
+    call.json("outbox", commit.outbox)?
         .arg(millis(dedupe_window))
         .arg(commit.lease.unwrap_or(NONE))
         .arg(keys.session_prefix())
         .arg(commit.head.map_or(NONE, SessionKey::as_str))
-        .arg(commit.taken.map_or(NONE, |taken| taken.key.as_str()))
-        .arg(park)
-        .arg(park_data)
-        .arg(park_ms);
+        .arg(commit.taken.map_or(NONE, |taken| taken.key.as_str()));
+    match &commit.park {
+        Some(park) => call
+            .arg(park.key.as_str())
+            .json("session", park.data)?
+            .arg(millis(park.ttl)),
+        None => call.arg(NONE).arg(NONE).arg(0),
+    };
     for count in lists {
         call.arg(count);
     }
@@ -80,37 +87,6 @@ pub fn call<'s>(
         call.arg(value.as_deref().unwrap_or(NONE));
     }
     Ok(call)
-}
-
-/// The session key of a wait to register, its session, and how long it lasts.
-fn parked<'a>(park: &Park<'a>) -> Result<(&'a str, Vec<u8>, u64), StoreError> {
-    let data = serde_json::to_vec(park.data).map_err(|error| corrupt("session", &error))?;
-    Ok((park.key.as_str(), data, millis(park.ttl)))
-}
-
-/// Where a taken wait may be registered besides its base scope: under its correlation id; and, if a stock store has
-/// registered it, under the one that led to it.
-fn taken_pointers(keys: &Keys<'_>, commit: &Commit<'_>, base: Option<&ReplyScope>) -> Vec<String> {
-    let Some(taken) = commit.taken else {
-        return Vec::new();
-    };
-    let mut pointers = pointers(keys, commit.activity);
-    // The base scope's, which the script looks after.
-    pointers.pop();
-    let echoed = commit.activity.correlation();
-    if let (Some(base), Some(correlation)) = (base, taken.correlation)
-        && echoed != Some(correlation)
-    {
-        pointers.push(keys.scope(&correlated(base, correlation)));
-    }
-    pointers
-}
-
-fn correlated(base: &ReplyScope, correlation: &str) -> ReplyScope {
-    ReplyScope {
-        correlation: Some(correlation.to_owned()),
-        ..base.clone()
-    }
 }
 
 /// What the script says it did.

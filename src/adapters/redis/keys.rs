@@ -4,9 +4,10 @@
 //! hold the `:` or `/` that a layout joins them with. Text that may hold anything (a flow's state key, an idempotency
 //! key) always comes last. Scopes enter as a digest.
 
-use std::sync::OnceLock;
+use std::fmt;
+use std::io::Write;
 
-use greentic_types::ReplyScope;
+use redis::{RedisWrite, ToRedisArgs};
 
 use crate::model::Activity;
 use crate::ports::StateSlot;
@@ -15,17 +16,44 @@ use crate::ports::StateSlot;
 /// those who are in none.
 const NO_TEAM: &str = "-";
 
-/// What stands between the tenant's namespace and a session key.
-const SESSION: &str = ":session:";
+/// The most parts of a key.
+const PARTS: usize = 13;
+
+/// A key, in the parts that it consists of. It becomes one text where it is written; a turn writes a dozen of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'k>([&'k str; PARTS]);
+
+impl<'k> Key<'k> {
+    fn of<const N: usize>(parts: [&'k str; N]) -> Self {
+        const { assert!(N <= PARTS) };
+        let mut all = [""; PARTS];
+        all[..N].copy_from_slice(&parts);
+        Self(all)
+    }
+}
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| f.write_str(part))
+    }
+}
+
+impl ToRedisArgs for Key<'_> {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        let mut argument = out.writer_for_next_arg();
+        for part in self.0 {
+            // What it is written to is memory, which takes it all.
+            let _written = argument.write_all(part.as_bytes());
+        }
+    }
+}
 
 /// The keys that one activity may touch: all of them its own tenant's and, but for the waits that a pointer names, its
 /// own user's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Keys<'a> {
     namespace: &'a str,
     activity: &'a Activity,
-    /// The digest of the conversation's base scope, made when it is first needed.
-    base: OnceLock<Option<String>>,
 }
 
 impl<'a> Keys<'a> {
@@ -34,7 +62,6 @@ impl<'a> Keys<'a> {
         Self {
             namespace,
             activity,
-            base: OnceLock::new(),
         }
     }
 
@@ -45,46 +72,60 @@ impl<'a> Keys<'a> {
 
     /// What precedes the session key in the Redis key of a session, `SessionData` as JSON. The scripts append the session
     /// key that a pointer names.
-    pub fn session_prefix(&self) -> String {
-        self.of_tenant([SESSION])
+    pub fn session_prefix(&self) -> Key<'a> {
+        self.session("")
     }
 
     /// A session.
-    pub fn session(&self, session: &str) -> String {
-        self.of_tenant([SESSION, session])
+    pub fn session<'k>(&self, session: &'k str) -> Key<'k>
+    where
+        'a: 'k,
+    {
+        let tenant = self.activity.tenant.as_str();
+        Key::of([self.namespace, ":{", tenant, "}:session:", session])
     }
 
-    /// The pointer of a reply scope: the session key of the latest wait that was registered under it.
-    pub fn scope(&self, scope: &ReplyScope) -> String {
-        self.of_user(":waits:scope:", &[":", &scope.scope_hash()])
+    /// The pointer of the reply scope with this hash: the session key of the latest wait that was registered under it.
+    pub fn scope<'k>(&self, hash: &'k str) -> Key<'k>
+    where
+        'a: 'k,
+    {
+        self.of_user("}:waits:scope:", ":", hash)
     }
 
     /// The pointer of the activity's base scope, if it has a scope.
-    pub fn base_scope(&self) -> Option<String> {
-        Some(self.of_user(":waits:scope:", &[":", self.base()?]))
+    pub fn base_scope(&self) -> Option<Key<'a>> {
+        let scope = self.activity.reply_scope.as_ref()?;
+        Some(self.scope(scope.base_hash()))
+    }
+
+    /// The pointer of the activity's scope with the correlation id that it echoes, if it echoes one.
+    pub fn echoed_scope(&self) -> Option<Key<'a>> {
+        let scope = self.activity.reply_scope.as_ref()?;
+        Some(self.scope(scope.echo_hash()?))
     }
 
     /// The set of the session keys of a user's waits.
-    pub fn user_waits(&self) -> String {
-        self.of_user(":waits:user:", &[])
+    pub fn user_waits(&self) -> Key<'a> {
+        self.of_user("}:waits:user:", "", "")
     }
 
     /// The record that the activity was applied: its outbox as JSON, an empty list once that is published.
-    pub fn applied(&self) -> String {
-        self.of_activity(":applied:")
+    pub fn applied(&self) -> Key<'a> {
+        self.of_activity("}:applied:")
     }
 
     /// How often the activity was claimed exclusively.
-    pub fn claims(&self) -> String {
-        self.of_activity(":claims:")
+    pub fn claims(&self) -> Key<'a> {
+        self.of_activity("}:claims:")
     }
 
     /// The lease: the token of the turn that has the conversation for itself. An activity without reply scope belongs to
     /// no conversation; all that it can get in the way of is its own redelivery, so that is what its lease covers.
-    pub fn lease(&self) -> String {
-        match self.base() {
-            Some(base) => self.of_user(":lease:scope:", &[":", base]),
-            None => self.of_activity(":lease:activity:"),
+    pub fn lease(&self) -> Key<'a> {
+        match &self.activity.reply_scope {
+            Some(scope) => self.of_user("}:lease:scope:", ":", scope.base_hash()),
+            None => self.of_activity("}:lease:activity:"),
         }
     }
 
@@ -109,26 +150,22 @@ impl<'a> Keys<'a> {
 
     /// The namespace that a stock `RedisSessionStore` of this tenant is opened with. The braces make the tenant the hash
     /// tag, so that all of its session keys live in one slot.
-    pub fn tenant_namespace(&self) -> String {
-        self.of_tenant([])
+    pub fn tenant_namespace(&self) -> Key<'a> {
+        Key::of([self.namespace, ":{", self.activity.tenant.as_str(), "}"])
     }
 
-    fn base(&self) -> Option<&str> {
-        let base = || Some(self.activity.base_scope()?.scope_hash());
-        self.base.get_or_init(base).as_deref()
+    fn of_activity(&self, what: &'static str) -> Key<'a> {
+        let Activity {
+            env, tenant, key, ..
+        } = self.activity;
+        let (env, tenant, key) = (env.as_str(), tenant.as_str(), key.as_str());
+        Key::of([self.namespace, ":{", tenant, what, env, ":", key])
     }
 
-    fn of_tenant<const N: usize>(&self, rest: [&str; N]) -> String {
-        let namespace = [self.namespace, ":{", self.activity.tenant.as_str(), "}"];
-        joined(&[&namespace, &rest])
-    }
-
-    fn of_activity(&self, what: &str) -> String {
-        let Activity { env, key, .. } = self.activity;
-        self.of_tenant([what, env.as_str(), ":", key.as_str()])
-    }
-
-    fn of_user(&self, what: &str, rest: &[&str]) -> String {
+    fn of_user<'k>(&self, what: &'static str, before: &'static str, last: &'k str) -> Key<'k>
+    where
+        'a: 'k,
+    {
         let Activity {
             env,
             tenant,
@@ -138,18 +175,22 @@ impl<'a> Keys<'a> {
         } = self.activity;
         let team = team.as_ref().map_or(NO_TEAM, |team| team.as_str());
         let (env, tenant, user) = (env.as_str(), tenant.as_str(), user.as_str());
-        let namespace = [self.namespace, ":{", tenant, "}"];
-        let owner = [what, env, ":", tenant, ":", team, ":", user];
-        joined(&[&namespace, &owner, rest])
+        Key::of([
+            self.namespace,
+            ":{",
+            tenant,
+            what,
+            env,
+            ":",
+            tenant,
+            ":",
+            team,
+            ":",
+            user,
+            before,
+            last,
+        ])
     }
-}
-
-/// Many texts in one, which is allocated once.
-fn joined(parts: &[&[&str]]) -> String {
-    let parts = || parts.iter().copied().flatten();
-    let mut text = String::with_capacity(parts().map(|part| part.len()).sum());
-    text.extend(parts().copied());
-    text
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisResult};
+use redis::{Cmd, ErrorKind, Pipeline, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::Link;
@@ -45,11 +45,13 @@ impl Notes {
 async fn write(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Note>) {
     let mut notes = Vec::new();
     while queue.recv_many(&mut notes, MAX_BATCH).await > 0 {
-        let mut calls = redis::pipe();
+        let mut calls = Pipeline::with_capacity(notes.len());
         for note in &notes {
             // XX and KEEPTTL: a record that has expired stays away, one that is there expires when it would have.
-            let call = calls.cmd("SET").arg(&note.applied).arg(PUBLISHED);
-            call.arg("XX").arg("KEEPTTL").ignore();
+            let mut call = Cmd::with_capacity(5, note.applied.len() + 16);
+            call.arg("SET").arg(&note.applied).arg(PUBLISHED);
+            call.arg("XX").arg("KEEPTTL");
+            calls.add_command(call).ignore();
         }
         let written = link.query_all(&calls).await;
         for note in notes.drain(..) {

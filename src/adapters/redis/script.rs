@@ -1,9 +1,12 @@
 //! Scripts and their calls. The client's own calls keep each key and argument in a list of its own; these are written
 //! into one buffer, since a turn has some thirty of them.
 
-use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
+use redis::{Cmd, ErrorKind, RedisResult, RedisWrite, ServerErrorKind, ToRedisArgs, Value, cmd};
+use serde::Serialize;
 
 use super::link::Link;
+use super::store::corrupt;
+use crate::ports::StoreError;
 
 /// A script that the server knows by its digest once it has seen it.
 pub struct Script {
@@ -39,6 +42,17 @@ impl Call<'_> {
     pub fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
         self.command.arg(argument);
         self
+    }
+
+    /// Adds an argument that is written as JSON. `what` names it where it cannot be.
+    pub fn json(
+        &mut self,
+        what: &str,
+        value: &(impl Serialize + ?Sized),
+    ) -> Result<&mut Self, StoreError> {
+        serde_json::to_writer(self.command.writer_for_next_arg(), value)
+            .map_err(|error| corrupt(what, &error))?;
+        Ok(self)
     }
 
     /// Runs it. A server that does not know the script, as after a restart, is told it first.

@@ -114,7 +114,7 @@ impl TurnStore for RedisStore {
     }
 
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
-        let applied = self.keys(activity).applied();
+        let applied = self.keys(activity).applied().to_string();
         self.notes.write(applied).await.map_err(store_error)
     }
 

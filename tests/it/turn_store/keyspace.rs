@@ -38,8 +38,8 @@ async fn an_exclusive_claim_does_not_last() {
     ready(&redis, &activity, exclusive("me")).await;
     let keys = redis.keys(&activity);
     let mut expected = [
-        (keys.lease(), Some(LEASE)),
-        (keys.claims(), Some(DEDUPE_WINDOW)),
+        (keys.lease().to_string(), Some(LEASE)),
+        (keys.claims().to_string(), Some(DEDUPE_WINDOW)),
     ];
     check_lives(&redis, &mut expected).await;
 }
@@ -57,14 +57,14 @@ async fn everything_but_state_has_an_end() {
         .done(&redis, &activity)
         .await;
     let keys = redis.keys(&activity);
-    let base = activity.base_scope().unwrap();
-    let correlated = Talk::of(&redis).echoes("k", "1").reply_scope.unwrap();
+    let correlated = Talk::of(&redis).echoes("k", "1");
+    let correlated = redis.keys(&correlated).echoed_scope().unwrap().to_string();
     let mut expected = [
-        (keys.session_prefix() + "w", Some(WAIT)),
-        (keys.scope(&base), Some(WAIT)),
-        (keys.scope(&correlated), Some(WAIT)),
-        (keys.user_waits(), Some(WAIT)),
-        (keys.applied(), Some(DEDUPE_WINDOW)),
+        (keys.session("w").to_string(), Some(WAIT)),
+        (keys.base_scope().unwrap().to_string(), Some(WAIT)),
+        (correlated, Some(WAIT)),
+        (keys.user_waits().to_string(), Some(WAIT)),
+        (keys.applied().to_string(), Some(DEDUPE_WINDOW)),
         (keys.state(&slot("visits")), None),
     ];
     check_lives(&redis, &mut expected).await;
@@ -85,7 +85,7 @@ async fn a_finished_conversation_leaves_its_record_and_its_state() {
             .done(&redis, &activity)
             .await;
     }
-    let applied = |key: &str| redis.keys(&talk.says(key)).applied();
+    let applied = |key: &str| redis.keys(&talk.says(key)).applied().to_string();
     let mut expected = ["parks-w1", "parks-w2", "1", "2"]
         .map(|key| (applied(key), Some(DEDUPE_WINDOW)))
         .to_vec();
@@ -102,7 +102,7 @@ async fn a_published_record_shrinks_and_keeps_its_life() {
     let turn = Turn::after(&opening).replies(&"long ".repeat(1000));
     turn.done(&redis, &activity).await;
     redis.store.published(&activity).await.unwrap();
-    let applied = redis.keys(&activity).applied();
+    let applied = redis.keys(&activity).applied().to_string();
     assert_eq!(redis.run::<String>(&["GET", &applied]).await, "[]");
     check_lives(&redis, &mut [(applied, Some(DEDUPE_WINDOW))]).await;
 }
@@ -111,7 +111,7 @@ async fn a_published_record_shrinks_and_keeps_its_life() {
 async fn a_users_set_lasts_as_long_as_the_longest_wait() {
     let redis = Redis::start().await;
     let talk = Talk::of(&redis);
-    let user_waits = redis.keys(&talk.says("1")).user_waits();
+    let user_waits = redis.keys(&talk.says("1")).user_waits().to_string();
     for (key, wait, expected) in [
         ("1", WAIT, WAIT),
         ("2", WAIT / 2, WAIT),
@@ -139,7 +139,7 @@ async fn a_users_set_lasts_as_long_as_the_longest_wait() {
 async fn a_user_who_never_answers_does_not_fill_the_memory() {
     let redis = Redis::start().await;
     let talk = Talk::of(&redis);
-    let user_waits = redis.keys(&talk.says("1")).user_waits();
+    let user_waits = redis.keys(&talk.says("1")).user_waits().to_string();
     for i in 0..60 {
         talk.parks(&redis, &format!("w{i}"), &format!("k{i}")).await;
         redis.pass(WAIT / 2 + Duration::from_secs(1)).await;
@@ -158,7 +158,7 @@ async fn living_waits_stay_in_their_users_set_however_many_there_are() {
     for i in 0..40 {
         talk.parks(&redis, &format!("w{i}"), &format!("k{i}")).await;
     }
-    let user_waits = redis.keys(&talk.says("1")).user_waits();
+    let user_waits = redis.keys(&talk.says("1")).user_waits().to_string();
     let count: usize = redis.run(&["SCARD", &user_waits]).await;
     assert_eq!(count, 40);
 }
@@ -169,7 +169,7 @@ async fn a_pointer_to_a_session_that_is_gone_is_no_wait() {
     let talk = Talk::of(&redis);
     talk.parks(&redis, "w1", "k1").await;
     talk.parks(&redis, "w2", "k2").await;
-    let prefix = redis.keys(&talk.says("1")).session_prefix();
+    let prefix = redis.keys(&talk.says("1")).session_prefix().to_string();
     let _: i64 = redis.run(&["DEL", &(prefix.clone() + "w1")]).await;
     // The echo leads nowhere, the conversation to its latest.
     let opening = ready(&redis, &talk.echoes("k1", "1"), Claim::Optimistic).await;

@@ -60,7 +60,7 @@ async fn a_session_that_is_no_session_data_is_corrupt() {
     let talk = Talk::of(&redis);
     talk.parks(&redis, "w", "k").await;
     let activity = talk.says("1");
-    let session = redis.keys(&activity).session_prefix() + "w";
+    let session = redis.keys(&activity).session("w").to_string();
     let _: () = redis.run(&["SET", &session, "{\"tenant_ctx\":"]).await;
 
     check_corrupt(
@@ -91,7 +91,7 @@ async fn a_session_that_is_no_session_data_is_corrupt() {
 async fn an_outbox_that_is_none_is_corrupt() {
     let redis = Redis::start().await;
     let activity = Talk::of(&redis).says("1");
-    let applied = redis.keys(&activity).applied();
+    let applied = redis.keys(&activity).applied().to_string();
     let _: () = redis.run(&["SET", &applied, "{}"]).await;
     check_corrupt(
         begins(&redis, &activity, Claim::Optimistic, &[]).await,
@@ -123,18 +123,18 @@ async fn state_that_is_no_text_is_corrupt() {
 async fn keys_of_another_type_are_corrupt_and_nothing_is_half_applied() {
     let redis = Redis::start().await;
     let activity = Talk::of(&redis).says("1");
-    let base = activity.base_scope().unwrap();
     let keys = redis.keys(&activity);
+    let user_waits = keys.user_waits().to_string();
     for key in [
-        keys.applied(),
-        keys.lease(),
-        keys.scope(&base),
-        keys.user_waits(),
+        keys.applied().to_string(),
+        keys.lease().to_string(),
+        keys.base_scope().unwrap().to_string(),
+        user_waits.clone(),
     ] {
         let _: i64 = redis.run(&["HSET", &key, "a", "b"]).await;
-        if key != keys.user_waits() {
+        if key != user_waits {
             check_corrupt(begins(&redis, &activity, exclusive("me"), &[]).await, "key");
-            let _: i64 = redis.run(&["DEL", &keys.claims()]).await;
+            let _: i64 = redis.run(&["DEL", &keys.claims().to_string()]).await;
         }
         // A look takes it for nothing; no turn gets further than its commit.
         let begun = begins(&redis, &activity, Claim::Optimistic, &[]).await;
@@ -157,7 +157,9 @@ async fn taking_a_wait_fails_as_a_whole_too() {
     let activity = talk.says("1");
     let opening = ready(&redis, &activity, Claim::Optimistic).await;
     let keys = redis.keys(&activity);
-    let _: () = redis.run(&["SET", &keys.user_waits(), "x"]).await;
+    let _: () = redis
+        .run(&["SET", &keys.user_waits().to_string(), "x"])
+        .await;
     let before = redis.key_names().await;
     let taken = opening.wait.unwrap();
     let commit = Commit {
@@ -185,7 +187,7 @@ async fn a_session_of_someone_else_is_passed_over_and_left() {
     talk.parks(&redis, "w1", "k1").await;
     talk.parks(&redis, "w2", "k2").await;
     let activity = talk.echoes("k2", "1");
-    let session = redis.keys(&activity).session_prefix() + "w2";
+    let session = redis.keys(&activity).session("w2").to_string();
     let strangers = [
         talk.but(|t| t.env.push('2')),
         talk.but(|t| t.tenant = "other".to_owned()),
@@ -200,7 +202,7 @@ async fn a_session_of_someone_else_is_passed_over_and_left() {
         assert_eq!(redis.run::<String>(&["GET", &session]).await, json);
     }
     // The echo leads to a stranger's, the conversation to our own.
-    let base = redis.keys(&activity).scope(&activity.base_scope().unwrap());
+    let base = redis.keys(&activity).base_scope().unwrap().to_string();
     let _: () = redis.run(&["SET", &base, "w1"]).await;
     assert_eq!(found(&redis, &activity).await.as_deref(), Some("w1"));
     // A session that names no user is anyone's, as greentic-session has it.
@@ -216,7 +218,7 @@ async fn a_lease_that_never_ends_is_waited_for() {
     let redis = Redis::start().await;
     let activity = Talk::of(&redis).says("1");
     let _: () = redis
-        .run(&["SET", &redis.keys(&activity).lease(), "someone"])
+        .run(&["SET", &redis.keys(&activity).lease().to_string(), "someone"])
         .await;
     let begun = begin(&redis, &activity, Claim::Optimistic).await;
     let Begun::Busy { retry_after } = begun else {

@@ -15,7 +15,7 @@ use crate::contract::talk::{Talk, Turn, WAIT, found, ready, session_data};
 fn stock(redis: &Redis, activity: &Activity) -> Box<dyn SessionStore> {
     create_session_store(SessionBackendConfig::RedisUrlWithNamespace {
         url: redis.config.url.expose().to_owned(),
-        namespace: redis.keys(activity).tenant_namespace(),
+        namespace: redis.keys(activity).tenant_namespace().to_string(),
     })
     .unwrap()
 }
@@ -90,8 +90,8 @@ async fn the_stock_store_finds_and_lists_what_we_park() {
         let turn = Turn::after(&opening).park(&activity, "w", Some("k"));
         turn.done(&redis, &activity).await;
         let base = activity.base_scope().unwrap();
-        let echoed = activity.reply_scope.clone().unwrap();
-        for scope in [&base, &echoed] {
+        let echoed = activity.reply_scope.as_ref().unwrap();
+        for scope in [&base, echoed] {
             let key = stock_finds(&redis, &activity, scope);
             assert_eq!(key.as_deref(), Some("w"));
         }
@@ -137,7 +137,10 @@ async fn what_the_stock_store_clears_is_no_wait_of_ours() {
     let redis = Redis::start().await;
     for talk in talks(&redis) {
         let activity = talk.echoes("k", "1");
-        for scope in [activity.base_scope(), activity.reply_scope.clone()] {
+        for scope in [
+            activity.base_scope(),
+            activity.reply_scope.as_deref().cloned(),
+        ] {
             let session = format!("w{}", scope.as_ref().unwrap().scope_hash());
             talk.parks(&redis, &session, "k").await;
             assert_eq!(found(&redis, &activity).await, Some(session));
@@ -182,7 +185,7 @@ async fn a_stock_wait_may_have_a_correlation_only() {
     assert_eq!(takes(&redis, &activity).await.as_deref(), Some("w"));
     assert_eq!(
         redis.key_names().await,
-        [redis.keys(&activity).applied().as_str()]
+        [redis.keys(&activity).applied().to_string()]
     );
 }
 
@@ -207,12 +210,16 @@ async fn what_has_no_end_keeps_none() {
     stock_registers(&redis, &activity, "stock", None);
     talk.parks(&redis, "w", "k").await;
     let keys = redis.keys(&activity);
-    let base = keys.scope(&activity.base_scope().unwrap());
+    let base = keys.base_scope().unwrap().to_string();
     assert!(redis.run::<i64>(&["PTTL", &base]).await > 0);
     assert_eq!(takes(&redis, &activity).await.as_deref(), Some("w"));
 
     assert_eq!(talk.resumes(&redis).await.as_deref(), Some("stock"));
-    for key in [keys.user_waits(), base, keys.session_prefix() + "stock"] {
+    for key in [
+        keys.user_waits().to_string(),
+        base,
+        keys.session("stock").to_string(),
+    ] {
         assert_eq!(redis.run::<i64>(&["PTTL", &key]).await, -1, "{key}");
     }
     // With its last wait the set is gone, and the next one ends again.

@@ -5,6 +5,7 @@
 //! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
 //! applied.
 
+mod envelope;
 mod failure;
 mod invoke;
 mod outage;
@@ -187,7 +188,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         let own = ids.span_id();
         let inherited = activity.trace.as_ref().and_then(|trace| trace.child(&own));
         let trace = inherited.unwrap_or_else(|| TraceContext {
-            traceparent: format!("00-{}-{own}-01", ids.trace_id()),
+            traceparent: ["00-", &ids.trace_id(), "-", &own, "-01"].concat(),
             tracestate: None,
         });
         let redelivered = delivered > 1;

@@ -1,22 +1,14 @@
 //! From what a flow emitted to the messages that are published.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use greentic_types::messaging::extensions::ext_keys;
-use greentic_types::{Attachment, ChannelMessageEnvelope, Destination, ReplyScope};
+use serde_json::Value;
 use serde_json::value::to_raw_value;
-use serde_json::{Map, Value};
 
+use super::envelope::{Content, Envelope};
 use crate::flow::Reply;
 use crate::model::{
     Activity, Headers, Outbound, OutboundHeaders, PackId, TraceContext, apology_id, header,
 };
-
-/// The media type of an adaptive card.
-const CARD_TYPE: &str = "application/vnd.microsoft.card.adaptive";
-/// Where an emitted payload goes that is more than text, attachments, metadata and destinations.
-const PAYLOAD_EXTENSION: &str = "payload";
 
 /// What all replies of a turn have in common.
 pub struct Origin<'a> {
@@ -48,7 +40,8 @@ impl Origin<'_> {
         correlation: Option<&str>,
     ) -> Result<Outbound, serde_json::Error> {
         let id = format!("{}:{n}", self.activity.key);
-        let envelope = envelope(self.activity, id, Content::of(reply.payload), correlation);
+        let content = Content::of(reply.payload);
+        let envelope = Envelope::new(self.activity, id, content, correlation);
         Ok(Outbound {
             headers: OutboundHeaders {
                 pack: self.pack,
@@ -68,165 +61,21 @@ pub fn apology(activity: &Activity, text: &str) -> Result<(Headers, Bytes), serd
     headers.push(header::IN_REPLY_TO, activity.key.as_str());
     headers.push(header::TENANT, activity.tenant.as_str());
     headers.push(header::ENV, activity.env.as_str());
-    let content = Content {
-        text: Some(text.to_owned()),
-        ..Content::default()
-    };
-    let envelope = envelope(activity, format!("{}:apology", activity.key), content, None);
+    let content = Content::of(Value::String(text.to_owned()));
+    let id = format!("{}:apology", activity.key);
+    let envelope = Envelope::new(activity, id, content, None);
     Ok((headers, serde_json::to_vec(&envelope)?.into()))
 }
 
-fn envelope(
-    activity: &Activity,
-    id: String,
-    content: Content,
-    correlation: Option<&str>,
-) -> ChannelMessageEnvelope {
-    let mut metadata = content.metadata;
-    if let Some(correlation) = correlation {
-        metadata.insert("correlation_id".to_owned(), correlation.to_owned());
-    }
-    let scope = activity.base_scope();
-    ChannelMessageEnvelope {
-        id,
-        tenant: activity.tenant_ctx(),
-        channel: activity.channel.clone(),
-        session_id: activity.session_id.clone(),
-        reply_scope: scope.map(|scope| ReplyScope {
-            correlation: correlation.map(str::to_owned),
-            ..scope
-        }),
-        from: None,
-        to: content.to,
-        correlation_id: correlation.map(str::to_owned),
-        text: content.text,
-        attachments: content.attachments,
-        metadata,
-        extensions: content.extensions,
-    }
-}
-
-/// An emitted payload, sorted into the envelope's fields.
-#[derive(Default)]
-struct Content {
-    text: Option<String>,
-    to: Vec<Destination>,
-    attachments: Vec<Attachment>,
-    metadata: BTreeMap<String, String>,
-    extensions: BTreeMap<String, Value>,
-}
-
-impl Content {
-    /// Sorts a payload. What fits no field of the envelope, or would change by being put there, is kept whole under the
-    /// extension `payload`.
-    fn of(payload: Value) -> Self {
-        match payload {
-            Value::String(text) => Self {
-                text: Some(text),
-                ..Self::default()
-            },
-            Value::Object(fields) if is_card(&fields) => {
-                Self::default().with_card(Value::Object(fields))
-            }
-            Value::Object(fields) => Self::of_object(fields),
-            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => Self {
-                extensions: BTreeMap::from([(PAYLOAD_EXTENSION.to_owned(), other)]),
-                ..Self::default()
-            },
-        }
-    }
-
-    fn of_object(fields: Map<String, Value>) -> Self {
-        let mut content = Self::default();
-        let mut lossless = true;
-        for (name, value) in &fields {
-            lossless &= match (name.as_str(), value) {
-                ("text", Value::String(text)) => {
-                    content.text = Some(text.clone());
-                    true
-                }
-                ("text", Value::Null) => true,
-                ("text", other) => {
-                    content.text = Some(other.to_string());
-                    false
-                }
-                ("metadata", Value::Object(entries)) => content.take_metadata(entries),
-                ("attachments", list) => take_list(list, &mut content.attachments),
-                ("to", list) => take_list(list, &mut content.to),
-                ("extensions", Value::Object(entries)) => {
-                    content.extensions.extend(entries.clone());
-                    true
-                }
-                _ => false,
-            };
-        }
-        // The names under which card components hand a rendered card on.
-        let card = [
-            "renderedCard",
-            "rendered_card",
-            "card",
-            ext_keys::ADAPTIVE_CARD,
-        ]
-        .iter()
-        .find_map(|name| fields.get(*name));
-        if let Some(card) = card.filter(|card| card.as_object().is_some_and(is_card)) {
-            content = content.with_card(card.clone());
-        }
-        if !lossless {
-            content
-                .extensions
-                .insert(PAYLOAD_EXTENSION.to_owned(), Value::Object(fields));
-        }
-        content
-    }
-
-    fn with_card(mut self, card: Value) -> Self {
-        self.extensions
-            .insert(ext_keys::ADAPTIVE_CARD.to_owned(), card.clone());
-        self.attachments.push(Attachment {
-            mime_type: CARD_TYPE.to_owned(),
-            content: Some(card),
-            ..Attachment::default()
-        });
-        self
-    }
-
-    /// The envelope's metadata are strings; other values are kept as their JSON, and the payload whole besides.
-    fn take_metadata(&mut self, entries: &Map<String, Value>) -> bool {
-        let mut lossless = true;
-        for (name, value) in entries {
-            let text = value.as_str().map(str::to_owned).unwrap_or_else(|| {
-                lossless = false;
-                value.to_string()
-            });
-            self.metadata.insert(name.clone(), text);
-        }
-        lossless
-    }
-}
-
-fn is_card(fields: &Map<String, Value>) -> bool {
-    fields.get("type").and_then(Value::as_str) == Some("AdaptiveCard")
-}
-
-fn take_list<T: serde::de::DeserializeOwned>(list: &Value, into: &mut Vec<T>) -> bool {
-    match serde_json::from_value(list.clone()) {
-        Ok(mut items) => {
-            into.append(&mut items);
-            true
-        }
-        Err(_) => false,
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
+    use super::super::envelope::CARD_TYPE;
     use super::*;
     use crate::model::{EnvId, FlowId, InboundMessage, TenantId, decode};
 
-    fn activity() -> Activity {
+    pub fn activity() -> Activity {
         let body = json!({
             "id": "m1", "channel": "webchat", "from": {"id": "u1"},
             "reply_scope": {"conversation": "c1", "thread": "t1", "correlation": "old"},

@@ -13,10 +13,7 @@ pub const MAX_BODY_DEPTH: usize = 60;
 /// The byte of a JSON text at which it goes deeper than so many levels, if it does.
 pub fn too_deep_at(json: &[u8], levels: usize) -> Option<usize> {
     // Most texts have too few brackets, which is found out many bytes at a time.
-    let opens = |byte: &&u8| matches!(byte, b'[' | b'{');
-    if json.iter().filter(opens).count() <= levels {
-        return None;
-    }
+    memchr::memchr2_iter(b'[', b'{', json).nth(levels)?;
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for (at, byte) in json.iter().enumerate() {
         match byte {

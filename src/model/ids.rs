@@ -26,7 +26,7 @@ impl PackId {
 
     /// The form that greentic-types admits, used in sessions and in Redis keys.
     pub fn stored(&self) -> String {
-        format!("sha256-{}", hex::encode(self.0))
+        self.spelled(b"sha256-").as_str().to_owned()
     }
 
     /// The stored form as greentic-session's `SessionData` takes it.
@@ -36,6 +36,24 @@ impl PackId {
     )]
     pub fn to_session(&self) -> greentic_types::PackId {
         greentic_types::PackId::new(self.stored()).expect("a digest is a valid identifier")
+    }
+
+    #[expect(clippy::expect_used, reason = "each byte has two digits")]
+    fn spelled(&self, algorithm: &[u8; 7]) -> Spelled {
+        let mut text = [0; 71];
+        text[..7].copy_from_slice(algorithm);
+        hex::encode_to_slice(self.0, &mut text[7..]).expect("room for each digit");
+        Spelled(text)
+    }
+}
+
+/// A pack id as text. It is on the stack, for a turn names its pack several times.
+struct Spelled([u8; 71]);
+
+impl Spelled {
+    #[expect(clippy::expect_used, reason = "it is a word and hex digits")]
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("ASCII")
     }
 }
 
@@ -59,7 +77,7 @@ impl FromStr for PackId {
 
 impl fmt::Display for PackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", hex::encode(self.0))
+        f.write_str(self.spelled(b"sha256:").as_str())
     }
 }
 
@@ -71,7 +89,7 @@ impl fmt::Debug for PackId {
 
 impl Serialize for PackId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.spelled(b"sha256:").as_str())
     }
 }
 

@@ -18,6 +18,11 @@ pub use greentic_types::Actor;
 pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
 impl Headers {
+    /// None yet, with room for so many.
+    pub fn with_capacity(many: usize) -> Self {
+        Self(Vec::with_capacity(many))
+    }
+
     /// The first value under this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()

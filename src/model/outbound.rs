@@ -78,7 +78,7 @@ impl Outbound {
         key: &IdempotencyKey,
         n: usize,
     ) -> Headers {
-        let mut headers = Headers::default();
+        let mut headers = Headers::with_capacity(10);
         headers.push(header::MSG_ID, Self::msg_id(tenant, key, n));
         headers.push(header::IN_REPLY_TO, key.as_str());
         headers.push(header::TENANT, tenant.as_str());

@@ -24,9 +24,11 @@ pub struct TurnSpan(Arc<Mutex<Told>>);
 #[derive(Debug)]
 struct Told {
     tenant: TenantId,
+    /// The message's name, where it is no activity.
     message: Option<IdempotencyKey>,
+    activity: Option<Arc<Activity>>,
+    /// The correlation id that the turn made.
     correlation: Option<String>,
-    trace_id: Option<String>,
     flow: Option<(PackId, FlowId)>,
     parked_trace_id: Option<String>,
 }
@@ -37,8 +39,8 @@ impl TurnSpan {
         Self(Arc::new(Mutex::new(Told {
             tenant: tenant.clone(),
             message: None,
+            activity: None,
             correlation: None,
-            trace_id: None,
             flow: None,
             parked_trace_id: None,
         })))
@@ -66,11 +68,8 @@ impl TurnSpan {
     }
 
     /// The message is this activity.
-    pub fn activity(&self, activity: &Activity) {
-        let mut told = self.told();
-        told.message = Some(activity.key.clone());
-        told.correlation = activity.correlation().map(str::to_owned);
-        told.trace_id = activity.trace.as_ref().and_then(trace_id);
+    pub fn activity(&self, activity: &Arc<Activity>) {
+        self.told().activity = Some(Arc::clone(activity));
     }
 
     /// The correlation id, where the activity brings none and the turn makes one.
@@ -85,23 +84,28 @@ impl TurnSpan {
 
     /// The trace of the turn that parked the flow which this one goes on with.
     pub fn parked_in(&self, trace: &TraceContext) {
-        self.told().parked_trace_id = trace_id(trace);
+        self.told().parked_trace_id = trace_id(trace).map(str::to_owned);
     }
 
     /// Tells each field that is known.
     pub(super) fn each(&self, mut tell: impl FnMut(&str, &str)) {
         let told = self.told();
         tell("tenant", told.tenant.as_str());
-        if let Some(key) = &told.message {
-            tell("message", key.as_str());
-        }
-        let mut known = |name, value: &Option<String>| {
+        let activity = told.activity.as_ref();
+        let key = activity.map(|activity| &activity.key);
+        let echoed = activity.and_then(|activity| activity.correlation());
+        let trace = activity.and_then(|activity| activity.trace.as_ref());
+        let mut known = |name, value: Option<&str>| {
             if let Some(value) = value {
                 tell(name, value);
             }
         };
-        known("correlation", &told.correlation);
-        known("trace_id", &told.trace_id);
+        known(
+            "message",
+            key.or(told.message.as_ref()).map(IdempotencyKey::as_str),
+        );
+        known("correlation", told.correlation.as_deref().or(echoed));
+        known("trace_id", trace.and_then(trace_id));
         if let Some((pack, flow)) = &told.flow {
             tell("pack", &pack.to_string());
             tell("flow", flow.as_str());
@@ -142,8 +146,8 @@ impl<F: Future + Unpin> Future for Spanned<F> {
 }
 
 /// The trace id of a readable `traceparent`.
-fn trace_id(trace: &TraceContext) -> Option<String> {
+fn trace_id(trace: &TraceContext) -> Option<&str> {
     let id = trace.traceparent.split('-').nth(1)?;
     let readable = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    readable.then(|| id.to_owned())
+    readable.then_some(id)
 }

@@ -200,9 +200,10 @@ where
         let message = delivery.message();
         let span = TurnSpan::new(&message.tenant);
         let read = self.turns.read(message).map(|activity| {
+            let activity = Arc::new(activity);
             span.activity(&activity);
             let place = self.lanes.queue(&activity);
-            (Box::new(activity), place)
+            (activity, place)
         });
         if let (Err(_), Some(key)) = (&read, key_from_headers(&message.headers)) {
             span.message(&key);
@@ -219,4 +220,4 @@ where
 }
 
 /// An activity with its place in its conversation.
-type Queued = (Box<Activity>, Place);
+type Queued = (Arc<Activity>, Place);

@@ -32,9 +32,10 @@ pub(super) fn received(map: Option<HeaderMap>) -> Headers {
 /// the first `Nats-Msg-Id` passes. Line breaks in a value become spaces.
 pub(super) fn to_publish(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, value) in headers.pairs() {
+    let mut has_id = false;
+    for (at, (name, value)) in headers.pairs().iter().enumerate() {
         let msg_id = name.eq_ignore_ascii_case(header::MSG_ID);
-        if is_for_server(name) && (!msg_id || map.get(header::MSG_ID).is_some()) {
+        if is_for_server(name) && (!msg_id || has_id) {
             continue;
         }
         let known = match name {
@@ -44,7 +45,16 @@ pub(super) fn to_publish(headers: &Headers) -> HeaderMap {
         };
         let parsed = known.map_or_else(|| name.parse(), |name| Ok(HeaderName::from_static(name)));
         match (parsed, header_value(value)) {
-            (Ok(name), Some(value)) => map.append(name, value),
+            (Ok(parsed), Some(value)) => {
+                has_id |= msg_id;
+                // To look a name up takes a hash, so it is done only where it may be there already.
+                let before = &headers.pairs()[..at];
+                if before.iter().any(|(other, _)| other == name) {
+                    map.append(parsed, value);
+                } else {
+                    map.insert(parsed, value);
+                }
+            }
             (Ok(_), None) | (Err(_), _) => {
                 warn!(header = ?name, "a header that NATS does not take is left out")
             }
@@ -59,11 +69,10 @@ fn is_for_server(name: &str) -> bool {
 }
 
 fn header_value(value: &str) -> Option<HeaderValue> {
-    if value.contains(['\r', '\n']) {
-        value.replace(['\r', '\n'], " ").parse().ok()
-    } else {
-        value.parse().ok()
-    }
+    let parsed = value.parse();
+    parsed
+        .or_else(|_| value.replace(['\r', '\n'], " ").parse())
+        .ok()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl StreamName {
 
     /// The subject of one tenant in it.
     pub fn subject(self, tenant: &TenantId) -> String {
-        format!("{}.{tenant}", self.section())
+        [self.section(), ".", tenant.as_str()].concat()
     }
 }
 

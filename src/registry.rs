@@ -51,8 +51,10 @@ pub struct Registry {
 struct Tenant {
     packs: BTreeMap<PackId, Arc<BoundPack>>,
     default: Option<Entry>,
-    /// What a message without headers starts, worked out once.
+    /// What a message without headers starts, worked out once: a tenant may have a thousand packs.
     plain: Option<Entry>,
+    /// What a message starts whose headers name this flow and no pack, where that is clear.
+    by_flow: HashMap<FlowId, Entry>,
 }
 
 impl BoundPack {
@@ -84,6 +86,7 @@ impl Registry {
                 }
             }
             tenant.plain = tenant.choose(&FlowTarget::default()).ok();
+            tenant.by_flow = tenant.clear_flows();
         }
         (Self { tenants }, errors)
     }
@@ -122,13 +125,13 @@ impl Registry {
     /// The headers narrow the choice; of several flows left, the tenant's default is taken, else the only one tagged
     /// `default`, else the only one named `main`.
     pub fn entry(&self, tenant: &TenantId, target: &FlowTarget) -> Result<Entry, EntryError> {
+        if let Some(entry) = self.clear_entry(tenant, target) {
+            return Ok(entry);
+        }
         let bound = self
             .tenants
             .get(tenant)
             .ok_or_else(|| EntryError::TenantNotBound(tenant.clone()))?;
-        if let Some(entry) = bound.plain.as_ref().filter(|_| !target.is_explicit()) {
-            return Ok(entry.clone());
-        }
         bound.choose(target).map_err(|unfit| match unfit {
             Unfit::None => EntryError::NoSuchFlow {
                 tenant: tenant.clone(),
@@ -142,6 +145,17 @@ impl Registry {
         })
     }
 
+    /// The flow that [`Registry::entry`] tells, or nothing where there is none. Why there is none lists all that might be
+    /// meant, which takes long where a tenant has many packs.
+    pub fn clear_entry(&self, tenant: &TenantId, target: &FlowTarget) -> Option<Entry> {
+        let bound = self.tenants.get(tenant)?;
+        match (&target.pack, &target.flow) {
+            (None, None) => bound.plain.clone(),
+            (None, Some(flow)) => bound.by_flow.get(flow).cloned(),
+            (Some(_), _) => bound.choose(target).ok(),
+        }
+    }
+
     /// The table of everything that is bound, for people.
     pub fn table(&self) -> Table {
         Table::of(self)
@@ -151,18 +165,28 @@ impl Registry {
 impl Tenant {
     /// The flows that may be started from outside.
     fn listed(&self) -> Vec<Entry> {
-        let of_pack = |pack: &Arc<BoundPack>| {
-            let entry = |flow: &FlowId| Entry {
-                pack: Arc::clone(pack),
-                flow: flow.clone(),
-            };
-            pack.flows.iter().map(entry).collect::<Vec<_>>()
-        };
-        self.packs.values().flat_map(of_pack).collect()
+        self.packs.values().flat_map(entries).collect()
     }
 
     fn choose(&self, target: &FlowTarget) -> Result<Entry, Unfit> {
-        choose(self.listed(), self.default.as_ref(), target)
+        let listed = match &target.pack {
+            Some(pack) => self.packs.get(pack).into_iter().flat_map(entries).collect(),
+            None => self.listed(),
+        };
+        choose(listed, self.default.as_ref(), target)
+    }
+
+    /// The flows whose names alone tell what a message starts.
+    fn clear_flows(&self) -> HashMap<FlowId, Entry> {
+        let mut named: HashMap<FlowId, Vec<Entry>> = HashMap::new();
+        for entry in self.listed() {
+            named.entry(entry.flow.clone()).or_default().push(entry);
+        }
+        let chosen = |(flow, entries): (FlowId, Vec<Entry>)| {
+            let entry = choose(entries, self.default.as_ref(), &FlowTarget::default()).ok()?;
+            Some((flow, entry))
+        };
+        named.into_iter().filter_map(chosen).collect()
     }
 
     fn find_default(
@@ -191,6 +215,14 @@ impl Tenant {
             }),
         }
     }
+}
+
+/// The flows of a pack that may be started from outside.
+fn entries(pack: &Arc<BoundPack>) -> impl Iterator<Item = Entry> {
+    pack.flows.iter().map(|flow| Entry {
+        pack: Arc::clone(pack),
+        flow: flow.clone(),
+    })
 }
 
 #[cfg(test)]

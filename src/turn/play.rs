@@ -66,7 +66,8 @@ impl Played {
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
 /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
 pub(super) fn foresee(registry: &Registry, activity: &Activity) -> (Vec<StateSlot>, bool) {
-    let Ok(Entry { pack, flow }) = registry.entry(&activity.tenant, &activity.target) else {
+    let Some(Entry { pack, flow }) = registry.clear_entry(&activity.tenant, &activity.target)
+    else {
         return (Vec::new(), false);
     };
     let keys = pack.program.state_keys(&flow).iter();

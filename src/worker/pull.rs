@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -42,14 +43,19 @@ pub struct Puller<I, S, P> {
 struct Pulled {
     asked: usize,
     got: usize,
+    took: Duration,
     failed: bool,
 }
 
 impl Pulled {
-    /// How much to ask for next: twice as much after a pull that was filled, else what came.
+    /// How much to ask for next: twice as much after a pull that was filled, else what came. A tenant whose single message
+    /// was long in coming stays idle: a pull for two would most likely end with one, and be one more for each message.
     fn next_want(self) -> usize {
         let want = if self.got == self.asked {
-            self.asked * 2
+            match self.asked {
+                1 if self.took > BUSY_WAIT => 1,
+                asked => asked * 2,
+            }
         } else {
             self.got.next_power_of_two()
         };
@@ -114,12 +120,16 @@ where
 
     /// One pull; one that fails ends with a pause, jittered so that replicas do not come back all at once.
     async fn pull(&self, mut reserved: Reserved, wait: Duration, pause: Duration) -> Pulled {
+        let began = Instant::now();
         let mut pulled = Pulled {
             asked: reserved.len(),
             got: 0,
+            took: Duration::ZERO,
             failed: false,
         };
-        if let Err(error) = self.take_all(&mut reserved, wait, &mut pulled.got).await {
+        let taken = self.take_all(&mut reserved, wait, &mut pulled.got).await;
+        pulled.took = began.elapsed();
+        if let Err(error) = taken {
             drop(reserved);
             // It came to its end, if not to a good one: a server that is away is no stall of this worker.
             self.metrics.waiting();
@@ -148,5 +158,32 @@ where
         }
         self.metrics.pulled();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_follows_what_came() {
+        #[track_caller]
+        fn check((got, asked): (usize, usize), took: Duration, next: usize) {
+            let pulled = Pulled {
+                asked,
+                got,
+                took,
+                failed: false,
+            };
+            assert_eq!(pulled.next_want(), next, "{got} of {asked} after {took:?}");
+        }
+        let (quick, slow) = (Duration::from_millis(1), BUSY_WAIT * 2);
+        check((1, 1), quick, 2);
+        check((1, 1), slow, 1);
+        check((0, 1), slow, 1);
+        check((64, 64), quick, 128);
+        check((128, 128), quick, 128);
+        check((3, 64), BUSY_WAIT, 4);
+        check((0, 64), BUSY_WAIT, 1);
     }
 }

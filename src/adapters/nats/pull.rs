@@ -28,8 +28,10 @@ pub struct Pull {
 
 /// Finds out that nothing was heard for too long. Hearing something costs no timer and no look at the clock, which is read
 /// once all is heard that has come.
-struct Silence {
+pub(super) struct Silence {
     limit: Duration,
+    /// Whether the server should have said something by then.
+    stalls: bool,
     heard: Instant,
     broken: bool,
     timer: Pin<Box<Sleep>>,
@@ -41,6 +43,8 @@ enum Heard {
     Heartbeat,
     /// The request is over: its time is, or there is nothing.
     End,
+    /// The request must be over, but nobody said so.
+    Unsaid,
     Failed(Fault),
 }
 
@@ -49,7 +53,7 @@ impl Pull {
         link: Arc<Link>,
         consumer: Arc<Consumer>,
         inbox: Inbox,
-        (left, silence): (usize, Duration),
+        (left, silence): (usize, Silence),
         lost: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         Self {
@@ -57,7 +61,7 @@ impl Pull {
             consumer,
             inbox: Some(inbox),
             left,
-            silence: Silence::new(silence),
+            silence,
             lost: Box::pin(lost),
         }
     }
@@ -74,9 +78,11 @@ impl Pull {
         if self.lost.poll_unpin(cx).is_ready() {
             return Poll::Ready(Heard::Failed(Fault::Lost));
         }
-        self.silence
-            .poll_too_long(cx)
-            .map(|limit| Heard::Failed(Fault::Stalled(limit)))
+        let stalls = self.silence.stalls;
+        self.silence.poll_too_long(cx).map(|limit| match stalls {
+            true => Heard::Failed(Fault::Stalled(limit)),
+            false => Heard::Unsaid,
+        })
     }
 
     /// The end of a pull as it should be: nothing more comes to its inbox, which serves the next one.
@@ -106,6 +112,8 @@ impl Stream for Pull {
             match ready!(this.poll_heard(cx)) {
                 Heard::Heartbeat => {}
                 Heard::End => this.end(),
+                // A message may be late all the same.
+                Heard::Unsaid => this.give_up(),
                 Heard::Message(message) => {
                     let Some(delivery) = this.consumer.delivery(&this.link, message) else {
                         continue;
@@ -155,9 +163,20 @@ fn hear(message: Message) -> Heard {
 }
 
 impl Silence {
-    fn new(limit: Duration) -> Self {
+    /// Silence that means that the server, which sends heartbeats, is stuck.
+    pub(super) fn stalls_after(limit: Duration) -> Self {
+        Self::new(limit, true)
+    }
+
+    /// Silence that means that the pull is over.
+    pub(super) fn ends_after(limit: Duration) -> Self {
+        Self::new(limit, false)
+    }
+
+    fn new(limit: Duration, stalls: bool) -> Self {
         Self {
             limit,
+            stalls,
             heard: Instant::now(),
             broken: false,
             timer: Box::pin(sleep(limit)),

@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::headers;
 use super::link::{Link, Live, refused};
 use super::names::{self, StreamName};
-use super::pull::Pull;
+use super::pull::{Pull, Silence};
 use super::topology::Topology;
 use super::unreadable::Unreadable;
 use crate::model::{InboundMessage, TenantId};
@@ -29,6 +29,10 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Pulls whose wait is shorter than this have no heartbeat: their end comes as soon.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// How long after its wait a pull without heartbeat is over, whether or not the server says so. nats-server 2.9.10 says
+/// nothing of one whose time runs out between two of its messages, as it does for every pull where bodies are large.
+const UNSAID: Duration = Duration::from_millis(250);
 
 /// The consumers of all tenants.
 pub(super) struct Consumers {
@@ -85,9 +89,9 @@ impl Consumers {
         let mut request = json!({ "batch": max, "expires": nanos(wait) });
         let silence = if heartbeat >= SHORTEST_HEARTBEAT {
             request["idle_heartbeat"] = nanos(heartbeat).into();
-            heartbeat * 2 + GRACE
+            Silence::stalls_after(heartbeat * 2 + GRACE)
         } else {
-            wait + GRACE
+            Silence::ends_after(wait + UNSAID)
         };
         live.client
             .publish_with_reply(

@@ -84,14 +84,13 @@ impl Waits {
         park: &Park<'_>,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let base = activity.base_scope().ok_or_else(|| StoreError::Corrupt {
+        let scope = activity.reply_scope.as_ref();
+        let scope = scope.ok_or_else(|| StoreError::Corrupt {
             what: "wait".to_owned(),
             reason: "its activity has no reply scope to find it by".to_owned(),
         })?;
-        let correlated = park.correlation.map(|correlation| ReplyScope {
-            correlation: Some(correlation.to_owned()),
-            ..base.clone()
-        });
+        let base = scope.base();
+        let correlated = park.correlation.map(|id| scope.with(Some(id)));
         register(&self.by_base, activity, &base, park.key, park.data)?;
         if let Some(scope) = &correlated {
             register(&self.by_correlation, activity, scope, park.key, park.data)?;

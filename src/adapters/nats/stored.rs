@@ -30,8 +30,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Pulls whose wait is shorter than this have no heartbeat: their end comes as soon.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// How long after its wait a pull without heartbeat is over, whether or not the server says so. nats-server 2.9.10 says
-/// nothing of one whose time runs out between two of its messages, as it does for every pull where bodies are large.
+/// How long after its wait a pull without heartbeat is over, whether or not the server says so. Of pulls of 128 that ran out
+/// after 100 ms with a message every few milliseconds, nats-server 2.9.10 said nothing of one in thirty, with bodies of 128 kB
+/// of one in ten; 2.15.1 ended each.
 const UNSAID: Duration = Duration::from_millis(250);
 
 /// The consumers of all tenants.

@@ -148,39 +148,3 @@ async fn a_tenant_has_no_more_in_flight_than_its_limit() {
         assert_eq!(provider.published().await, (40, 0));
     }
 }
-
-#[tokio::test]
-async fn a_backlog_is_answered_in_the_order_of_the_stream() {
-    const USERS: usize = 50;
-    const EACH: usize = 40;
-    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
-    let servers = Servers::own(&nats, &redis);
-    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
-    let start = async || WorkerProcess::of(&servers).bindings(&tenant).start().await;
-    // It only makes the streams.
-    assert_eq!(start().await.stop().await, 0);
-    let provider = Provider::connect(&servers, &tenant).await;
-    for n in 0..EACH {
-        let text = if n % 2 == 0 { "hi" } else { "Ada" };
-        // Of one flood no message has to come before another one.
-        let all_users = (0..USERS).map(|user| {
-            let message = Message::new(&format!("c{user}"), text);
-            message
-                .from(&format!("user{user}"))
-                .id(&format!("{user}-{n}"))
-        });
-        provider.flood(all_users).await;
-    }
-
-    let worker = start().await;
-    provider.settled().await;
-    let mut provider = Provider::connect(&servers, &tenant).await;
-    let mut heard: HashMap<String, usize> = HashMap::new();
-    for reply in provider.expect_replies(USERS * EACH).await {
-        let (user, n) = reply.in_reply_to().unwrap().split_once('-').unwrap();
-        let next = heard.entry(user.to_owned()).or_default();
-        assert_eq!(n, next.to_string(), "of user {user}");
-        *next += 1;
-    }
-    assert_eq!(worker.stop().await, 0);
-}

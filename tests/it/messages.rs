@@ -27,6 +27,38 @@ async fn the_same_activity_sent_twice_is_one() {
 }
 
 #[tokio::test]
+async fn a_backlog_is_answered_in_order() {
+    const USERS: usize = 50;
+    const EACH: usize = 40;
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    // The first one only makes the consumer.
+    let worker = WorkerProcess::start(&servers, &tenant).await;
+    assert_eq!(worker.stop().await, 0);
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    for n in 0..EACH {
+        let text = if n % 2 == 0 { "hi" } else { "Ada" };
+        // The messages of one flood have no order among them.
+        provider
+            .flood((0..USERS).map(|user| {
+                let message = Message::new(&format!("c{user}"), text);
+                let message = message.from(&format!("user{user}"));
+                message.id(&format!("{user}-{n}"))
+            }))
+            .await;
+    }
+
+    let _worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut heard = [0; USERS];
+    for reply in provider.expect_replies(USERS * EACH).await {
+        let (user, n) = reply.in_reply_to().unwrap().split_once('-').unwrap();
+        let next = &mut heard[user.parse::<usize>().unwrap()];
+        assert_eq!(n, next.to_string(), "of user {user}");
+        *next += 1;
+    }
+}
+
+#[tokio::test]
 async fn a_full_envelope_is_answered_like_a_lean_one() {
     let servers = Servers::shared().await;
     let tenant = fresh_tenant().binds("hello-pack", &["main"]);

@@ -187,18 +187,22 @@ async fn a_download_that_breaks_off_is_begun_again() {
 }
 
 /// Answers one request with a file that claims to be the archive.
-fn serve_file(stream: impl std::io::Read + Write, sent: &[u8]) {
+fn serve_file(mut stream: impl std::io::Read + Write, sent: &[u8]) {
+    read_head(&mut stream);
+    let length = ARCHIVE.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(sent).unwrap();
+    stream.flush().unwrap();
+}
+
+/// Reads a request to the end of its head: a client takes an answer that comes before for none of its own.
+fn read_head(stream: impl std::io::Read) {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     while stream.read_line(&mut line).unwrap() > 2 {
         line.clear();
     }
-    let length = ARCHIVE.len();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    let stream = stream.get_mut();
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(sent).unwrap();
-    stream.flush().unwrap();
 }
 
 #[tokio::test]
@@ -292,6 +296,7 @@ fn tls_server(redirect: Option<String>) -> SocketAddr {
             match &redirect {
                 None => serve_file(&mut stream, ARCHIVE),
                 Some(to) => {
+                    read_head(&mut stream);
                     let head = format!(
                         "HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"
                     );

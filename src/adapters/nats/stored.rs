@@ -282,15 +282,18 @@ impl Place {
     /// and an account hash before the stream.
     fn read(reply: &str) -> Option<Self> {
         let rest = reply.strip_prefix("$JS.ACK.")?;
-        let before = match rest.split('.').count() {
-            7 => 2,
-            9.. => 4,
+        let dots = memchr::memchr_iter(b'.', rest.as_bytes());
+        // Which dot is the one before `<delivered>`, from 0.
+        let before = match dots.clone().count() {
+            6 => 1,
+            8.. => 3,
             _ => return None,
         };
-        let mut numbers = rest.split('.').skip(before).map(str::parse);
+        let mut dots = dots.skip(before);
+        let (first, second, third) = (dots.next()?, dots.next()?, dots.next()?);
         Some(Self {
-            delivered: numbers.next()?.ok()?,
-            sequence: numbers.next()?.ok()?,
+            delivered: rest.get(first + 1..second)?.parse().ok()?,
+            sequence: rest.get(second + 1..third)?.parse().ok()?,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Parked conversations, as the worker parks them, and what they cost: in Redis, and in the turns of others.
 
+use std::time::Duration;
+
 use greentic_worker::adapters::nats::names::StreamName;
 
 use crate::Options;
@@ -13,22 +15,30 @@ use crate::talk::Talk;
 /// So many messages at once are put before the worker, so that the streams stay small.
 const PORTION: usize = 50_000;
 
+/// How long nats-server keeps the ids of messages, to recognise copies. By default it would still have those of all the messages
+/// that did the parking when the sample is taken.
+const WINDOW: Duration = Duration::from_secs(10);
+
 /// Parks more and more on one stage and takes a sample at each point.
 pub async fn round(points: &mut [Point], options: &Options, load: Load) {
     let setup = Setup {
         program: options.worker.clone(),
         tenants: vec![bench_tenant()],
-        settings: Vec::new(),
+        settings: vec![("NATS__DUPLICATE_WINDOW", format!("{}s", WINDOW.as_secs()))],
     };
     let mut stage = Stage::open().await;
-    stage.prepare(&setup).await;
+    // The worker makes the streams as it is set.
     stage.start(Contender::Worker, &setup).await;
     let empty = stage.redis_info("memory", "used_memory").await;
     let mut parked = 0;
     for point in points {
-        park(&stage, &setup, point.at - parked).await;
+        let more = point.at - parked;
+        park(&stage, &setup, more).await;
         parked = point.at;
         forget_all_but_waits(&stage, &setup).await;
+        if more >= PORTION {
+            tokio::time::sleep(WINDOW).await;
+        }
         let used = stage.redis_info("memory", "used_memory").await - empty;
         let sample = amid(&stage, &setup, load).await;
         tell(&format!("{parked} parked"), &sample);

@@ -31,6 +31,9 @@ const RECORDS: usize = 6;
 /// How long they live.
 const EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How many bytes of commands it gathers before it must write them; as many as the worker.
+const WRITE_BUFFER: usize = 64 * 1024;
+
 /// How long it waits for Redis.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,7 +61,9 @@ pub async fn run(nats_url: &str, redis_url: &str, tenant: &str) -> Result<(), Fa
     let id: TenantId = tenant.parse()?;
     let consumer: PullConsumer = stream.get_consumer(&consumer_name(&id)).await?;
     // A turn that is given up is a reply that is lost, and a busy machine is slow now and then.
-    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let patient = AsyncConnectionConfig::new()
+        .set_response_timeout(Some(PATIENCE))
+        .set_write_backpressure_boundary(WRITE_BUFFER);
     let bare = Arc::new(Loop {
         redis: redis::Client::open(redis_url)?
             .get_multiplexed_async_connection_with_config(&patient)

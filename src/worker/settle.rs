@@ -97,7 +97,8 @@ where
             }
             if told.elapsed() >= self.config.progress_every / 2 {
                 told = Instant::now();
-                if let Err(error) = delivery.progress().await {
+                // In a box: rare, and every turn would be the larger for it.
+                if let Err(error) = Box::pin(delivery.progress()).await {
                     tracing::debug!(error = %error, "no sign of progress could be sent");
                 }
             }

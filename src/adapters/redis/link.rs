@@ -13,6 +13,10 @@ use redis::{
 use super::Config;
 use crate::ports::StoreError;
 
+/// How many bytes of commands may gather before they must be written. The client's own 8 KiB are full with the commands of
+/// three turns, and each write is a system call here and may be one more wake-up of the server.
+const WRITE_BUFFER: usize = 64 * 1024;
+
 /// Why there is no connection at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -74,7 +78,8 @@ impl Link {
             .set_response_timeout(Some(config.response_timeout))
             .set_max_delay(Duration::from_millis(250))
             // As many turns as may be in flight, so that none waits for a place in the queue.
-            .set_pipeline_buffer_size(1024);
+            .set_pipeline_buffer_size(1024)
+            .set_write_backpressure_boundary(WRITE_BUFFER);
         let first = ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())
             .map_err(ConnectError::Settings)?;
         Ok(Self {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
+use crate::harness::{cpu_seconds, resident_bytes};
 use crate::packs::{bench_tenant, many_packs};
-use crate::processes::{cpu_seconds, resident_bytes};
 use crate::stage::{Contender, Setup, Stage};
 use crate::{Options, Part};
 

@@ -18,7 +18,6 @@ mod harness;
 mod ledger;
 mod load;
 mod packs;
-mod processes;
 mod report;
 mod rounds;
 mod sample;

@@ -10,9 +10,9 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::harness::{
-    DEADLINE, Guarded, NatsServer, RedisServer, Servers, Tenant, WorkerProcess, poll, scratch,
+    DEADLINE, Guarded, NatsServer, RedisServer, Servers, Tenant, WorkerProcess, cpu_seconds, poll,
+    scratch,
 };
-use crate::processes::cpu_seconds;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::harness::{
     DEADLINE, Message, NatsServer, Provider, RedisServer, Reply, Servers, Tenant, WorkerBuilder,
-    WorkerProcess, fresh_tenant, poll,
+    WorkerProcess, cpu_seconds, fresh_tenant, poll,
 };
 
 const SLOTS: u32 = 8;
@@ -110,6 +110,33 @@ async fn nats_is_killed() {
 #[tokio::test]
 async fn nats_is_paused() {
     check(Server::Nats, &[Outage::Paused], LONG).await;
+}
+
+/// A worker whose servers are away does nothing but look for them: an outage is no reason to burn the cores of a cluster.
+#[tokio::test]
+async fn an_outage_is_waited_for_idly() {
+    for away in [
+        &[Server::Nats][..],
+        &[Server::Redis],
+        &[Server::Nats, Server::Redis],
+    ] {
+        let mut site = Site::start().await;
+        let servers = Servers::own(&site.nats, &site.redis);
+        let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+        let worker = worker(&servers, &tenant).start().await;
+        for server in away {
+            site.begin(*server, Outage::Killed).await;
+        }
+        becomes(&worker, 503).await;
+        let (Some(before), since) = (cpu_seconds(worker.pid()), Instant::now()) else {
+            return; // No /proc, nothing to tell it by.
+        };
+        // Longer than any request lasts and any pause after it.
+        tokio::time::sleep(SHORT).await;
+        let used = cpu_seconds(worker.pid()).unwrap() - before;
+        let share = used / since.elapsed().as_secs_f64();
+        assert!(share < 0.2, "{share:.2} of a core, without {away:?}");
+    }
 }
 
 /// Conversations run while a server goes away for so long and comes back, once for each outage.

@@ -101,6 +101,8 @@ impl Link {
                 return Err(Fault::Closed);
             }
             let mut changes = live.changes.clone();
+            // What it reported before is no news: each wait would end at once, and take a core for as long as this lasts.
+            changes.mark_unchanged();
             tokio::select! {
                 Ok(()) = changes.changed() => {}
                 () = sleep(LOOK_AGAIN) => {}

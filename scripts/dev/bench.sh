@@ -6,6 +6,7 @@ bench() {
     need_compiler
     if [ "${1:-}" = --micro ]; then
         shift
+        title "Building what measures it, which takes minutes the first time, then measuring"
         cargo bench --locked --quiet --bench turn --bench component -- "$@"
         return
     fi

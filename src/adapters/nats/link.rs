@@ -101,7 +101,8 @@ impl Link {
                 return Err(Fault::Closed);
             }
             let mut changes = live.changes.clone();
-            // What it reported before is no news: each wait would end at once, and take a core for as long as this lasts.
+            // What it reported before is no news: each wait would end at once, and take a core for as long as this lasts. News of
+            // this very moment is found by looking again.
             changes.mark_unchanged();
             tokio::select! {
                 Ok(()) = changes.changed() => {}

@@ -1,18 +1,21 @@
 //! Pulls one tenant's messages: as many as there are slots for, never more, since what one replica hoards no other can
 //! run.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::slots::{Reserved, Slots};
+use super::slots::{Reserved, Slot, Slots};
 use crate::model::TenantId;
-use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
+use crate::ports::{Delivery as _, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::TenantMetrics;
 
 /// How long an idle tenant's pull waits for a message before it is asked again.
@@ -45,6 +48,15 @@ struct Pulled {
     got: usize,
     took: Duration,
     failed: bool,
+}
+
+/// What a tenant's pulls brought and nobody accepted yet.
+struct Arrived<D>(Mutex<Vec<(D, Slot)>>);
+
+impl<D> Arrived<D> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(D, Slot)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Pulled {
@@ -82,24 +94,58 @@ where
     async fn pull_on(&self) {
         let mut want = 1;
         let mut pause = FIRST_PAUSE;
+        let arrived = Arrived(Mutex::default());
         let mut under_way = FuturesUnordered::new();
         loop {
             let room = if want == 1 { 1 } else { OVERLAPPING };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                Some(pulled) = under_way.next() => {
-                    let pulled: Pulled = pulled;
+                ended = self.listen(&mut under_way, &arrived) => for pulled in ended {
                     pause = if pulled.failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
                     want = pulled.next_want();
-                }
+                },
                 reserved = self.reserve(want), if under_way.len() < room => {
                     let Some(reserved) = reserved else { return };
                     let wait = if want == 1 { IDLE_WAIT } else { BUSY_WAIT };
-                    under_way.push(self.pull(reserved, wait, pause));
+                    under_way.push(self.pull(reserved, &arrived, wait, pause));
                 }
             }
         }
+    }
+
+    /// Accepts what the pulls bring, until some of them are over. JetStream deals the messages out to the pulls that wait, so
+    /// one of them may hold what comes before a message of another: all are emptied before any message is accepted.
+    async fn listen<F>(
+        &self,
+        under_way: &mut FuturesUnordered<F>,
+        arrived: &Arrived<I::Delivery>,
+    ) -> Vec<Pulled>
+    where
+        F: Future<Output = Pulled>,
+    {
+        let emptying = poll_fn(|cx| {
+            let mut ended = Vec::new();
+            loop {
+                let before = arrived.lock().len();
+                match under_way.poll_next_unpin(cx) {
+                    Poll::Ready(Some(pulled)) => ended.push(pulled),
+                    _ if arrived.lock().len() == before => break,
+                    _ => {}
+                }
+            }
+            let mut arrived = arrived.lock();
+            arrived.sort_by_key(|(delivery, _)| delivery.message().sequence);
+            for (delivery, slot) in arrived.drain(..) {
+                self.shared.accept(delivery, slot, &self.metrics);
+            }
+            match ended.is_empty() {
+                true => Poll::Pending,
+                false => Poll::Ready(ended),
+            }
+        });
+        // The scheduler's budget would end it halfway. There are never more messages than slots.
+        unconstrained(emptying).await
     }
 
     /// Slots for the next pull; none are taken while infrastructure is away.
@@ -119,7 +165,13 @@ where
     }
 
     /// One pull; one that fails ends with a pause, jittered so that replicas do not come back all at once.
-    async fn pull(&self, mut reserved: Reserved, wait: Duration, pause: Duration) -> Pulled {
+    async fn pull(
+        &self,
+        mut reserved: Reserved,
+        arrived: &Arrived<I::Delivery>,
+        wait: Duration,
+        pause: Duration,
+    ) -> Pulled {
         let began = Instant::now();
         let mut pulled = Pulled {
             asked: reserved.len(),
@@ -127,7 +179,9 @@ where
             took: Duration::ZERO,
             failed: false,
         };
-        let taken = self.take_all(&mut reserved, wait, &mut pulled.got).await;
+        let taken = self
+            .take_all(&mut reserved, arrived, wait, &mut pulled.got)
+            .await;
         pulled.took = began.elapsed();
         if let Err(error) = taken {
             drop(reserved);
@@ -143,6 +197,7 @@ where
     async fn take_all(
         &self,
         reserved: &mut Reserved,
+        arrived: &Arrived<I::Delivery>,
         wait: Duration,
         got: &mut usize,
     ) -> Result<(), TransportError> {
@@ -154,7 +209,7 @@ where
         while let Some(delivery) = messages.next().await.transpose()? {
             let Some(slot) = reserved.take() else { break };
             *got += 1;
-            self.shared.accept(delivery, slot, &self.metrics);
+            arrived.lock().push((delivery, slot));
         }
         self.metrics.pulled();
         Ok(())

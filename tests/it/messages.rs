@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use greentic_worker::model::header;
 use serde_json::json;
 
-use crate::harness::{Message, Provider, Servers, WorkerProcess, fresh_tenant};
+use crate::harness::{Message, Provider, Reply, Servers, WorkerProcess, fresh_tenant};
 
 #[tokio::test]
 async fn the_same_activity_sent_twice_is_one() {
@@ -55,6 +55,34 @@ async fn a_backlog_is_answered_in_order() {
         let next = &mut heard[user.parse::<usize>().unwrap()];
         assert_eq!(n, next.to_string(), "of user {user}");
         *next += 1;
+    }
+}
+
+/// A busy worker has two pulls at the server, which deals the messages out to them in turn.
+#[tokio::test]
+async fn what_a_busy_worker_finds_waiting_is_answered_in_order() {
+    const OTHERS: usize = 300;
+    const EACH: usize = 8;
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    for round in 0..10 {
+        let others = (0..OTHERS).map(|n| Message::new(&format!("other{round}-{n}"), "hi"));
+        provider.flood(others).await;
+        provider.expect_replies(OTHERS).await;
+        // It stands still before its pulls are over, and finds all of these when it goes on.
+        worker.pause();
+        for n in 0..EACH {
+            let text = if n % 2 == 0 { "hi" } else { "Ada" };
+            let message = Message::new(&format!("c{round}"), text);
+            provider.send(&message.id(&format!("{round}-{n}"))).await;
+        }
+        worker.resume();
+        let replies = provider.expect_replies(EACH).await;
+        let heard: Vec<_> = replies.iter().filter_map(Reply::in_reply_to).collect();
+        let sent: Vec<_> = (0..EACH).map(|n| format!("{round}-{n}")).collect();
+        assert_eq!(heard, sent);
     }
 }
 

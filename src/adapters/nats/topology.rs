@@ -129,9 +129,20 @@ impl Topology {
                 info!(stream = stream.as_str(), "made the stream");
                 Ok(None)
             }
-            // Another worker with other settings was faster.
-            Err(fault) if fault.code() == Some(ErrorCode::STREAM_NAME_EXIST) => {
-                self.stream(stream).await.map(Some)
+            // Another worker was faster. With the same settings the name is no offence; the server may see first that its
+            // subjects are taken, by this very stream.
+            Err(fault)
+                if matches!(
+                    fault.code(),
+                    Some(ErrorCode::STREAM_NAME_EXIST | ErrorCode::STREAM_SUBJECT_OVERLAP)
+                ) =>
+            {
+                match self.stream(stream).await {
+                    Err(missing) if missing.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
+                        Err(fault)
+                    }
+                    found => found.map(Some),
+                }
             }
             Err(fault) => Err(fault),
         }

@@ -75,6 +75,30 @@ async fn what_is_there_as_wanted_is_no_problem_a_second_time() {
 }
 
 #[tokio::test]
+async fn workers_that_start_together_make_the_streams_once() {
+    let server = NatsServer::start_own().await;
+    let tenant = tenant();
+    let config = config(&server);
+    let connecting = (0..8).map(async |_| Nats::connect(&config).await.unwrap());
+    let workers = futures_util::future::join_all(connecting).await;
+    let provider = provider(&server).await;
+    for round in 0..100 {
+        let starting = workers.iter().map(async |worker| {
+            let problems = worker.prepare(std::slice::from_ref(&tenant)).await.unwrap();
+            assert!(problems.is_empty(), "in round {round}: {problems}");
+        });
+        futures_util::future::join_all(starting).await;
+        for stream in [
+            "GREENTIC_INBOUND",
+            "GREENTIC_OUTBOUND",
+            "GREENTIC_DEADLETTER",
+        ] {
+            provider.delete_stream(stream).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_differs_is_told_and_left_alone() {
     let server = NatsServer::start_own().await;
     let tenant = tenant();

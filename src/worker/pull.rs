@@ -128,10 +128,10 @@ where
             let mut ended = Vec::new();
             loop {
                 let before = arrived.lock().len();
-                match under_way.poll_next_unpin(cx) {
-                    Poll::Ready(Some(pulled)) => ended.push(pulled),
-                    _ if arrived.lock().len() == before => break,
-                    _ => {}
+                if let Poll::Ready(Some(pulled)) = under_way.poll_next_unpin(cx) {
+                    ended.push(pulled);
+                } else if arrived.lock().len() == before {
+                    break;
                 }
             }
             let mut arrived = arrived.lock();

@@ -2,7 +2,7 @@
 
 pub mod bus;
 pub mod http;
-#[cfg(feature = "it")]
+#[cfg(any(test, feature = "it"))]
 pub mod kill_points;
 pub mod memory;
 pub mod nats;

@@ -13,7 +13,7 @@ ARG PREBUILT=
 WORKDIR /build
 COPY . .
 RUN if [ -n "$PREBUILT" ]; then cp "$PREBUILT" /greentic-worker; \
-    else cargo build --release --locked --bin greentic-worker && cp target/release/greentic-worker /greentic-worker; fi
+    else scripts/release.sh && cp target/release/greentic-worker /greentic-worker; fi
 RUN mkdir /cache
 
 FROM ${RUNTIME_IMAGE} AS worker

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Each module of `src/` and the modules that it may name; the order is that of the layers, the lowest first. Settings
 /// are the sum of what each part says that it can be told, so they name parts, and no part names them.
@@ -170,6 +170,25 @@ fn no_build_output_is_tracked() {
                 .any(|end| path.ends_with(end))
     };
     report("build output in git", tracked().into_iter().filter(built));
+}
+
+/// Profiles are read by the LLVM that wrote them and by later ones; a compiler that cannot read it says no more than a
+/// warning, and builds a slower release.
+#[test]
+fn the_compiler_reads_the_profile_of_the_release() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut empty_crate = Command::new("rustc");
+    empty_crate
+        .args(["--crate-type=lib", "--emit=obj", "--out-dir"])
+        .arg(scratch.path())
+        .args(["-Cprofile-use=release.profdata", "-"])
+        .stdin(Stdio::null());
+    let built = empty_crate.output().unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(
+        built.status.success() && said.is_empty(),
+        "{said}\nmake it anew: ./dev profile"
+    );
 }
 
 #[test]

@@ -116,10 +116,14 @@ pub async fn take(load: Load, cast: Cast<'_>) -> Sample {
             start(&mut stage, cast),
             drain(&mut line, cast.talk, messages as u64)
         );
-        return Sample::of(&heard, &stage, before);
+        let sample = Sample::of(&heard, &stage, before);
+        stage.close().await;
+        return sample;
     }
     start(&mut stage, cast).await;
-    take_on(&stage, &mut line, load, cast.talk).await
+    let sample = take_on(&stage, &mut line, load, cast.talk).await;
+    stage.close().await;
+    sample
 }
 
 async fn start(stage: &mut Stage, cast: Cast<'_>) {

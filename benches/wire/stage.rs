@@ -146,6 +146,15 @@ impl Stage {
         ends.join("\n")
     }
 
+    /// Ends the workers in good order, as a roll-out would: what they were built to write at their end is written.
+    pub async fn close(self) {
+        for process in &self.processes {
+            if let Process::Worker(worker) = process {
+                assert_eq!(worker.stop().await, 0, "a worker ends badly");
+            }
+        }
+    }
+
     /// The pids of what is measured.
     pub fn pids(&self) -> Vec<u32> {
         self.processes.iter().map(Process::pid).collect()

@@ -67,6 +67,13 @@ find_server() { # nats-server|redis-server
     have "$1"
 }
 
+need_servers() {
+    local program
+    for program in nats-server redis-server; do
+        find_server "$program" || fail "$program is needed for this, and could not be installed."
+    done
+}
+
 # What `./dev test` needs is decided by the tests; here what is missing is got.
 find_test_servers() {
     [ "${IT_SERVERS:-}" = external ] && return

@@ -62,12 +62,13 @@ train() {
 llvm_profdata() {
     local major found
     major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
-    for found in "$(rustc --print sysroot)"/lib/rustlib/*/bin/llvm-profdata "$(type -P "llvm-profdata-$major")"; do
+    for found in "$(rustc --print sysroot)"/lib/rustlib/*/bin/llvm-profdata; do
         if [ -x "$found" ]; then
             echo "$found"
             return
         fi
     done
-    fail "llvm-profdata of LLVM $major is needed for this." \
-        "rustup component add llvm-tools, or: sudo apt install llvm-$major. Then run this again."
+    have "llvm-profdata-$major" || install_package "llvm-$major" "" >&2 ||
+        fail "llvm-profdata of LLVM $major is needed for this, and could not be installed." "rustup component add llvm-tools"
+    type -P "llvm-profdata-$major"
 }

@@ -47,15 +47,15 @@ profile() {
     # What the build itself ran has been counted, too.
     rm -rf "$counts"
     title "Talking to it"
-    local worker=target/profile/release/greentic-worker
     train --only closed --only open --only backlog
     train --curve nodes --curve replies --curve body --curve tenants
     "$merge" merge -sparse "$counts" -o release.profdata
     note "release.profdata is made; commit it, and hold ./dev bench before and after."
 }
 
-train() {
-    cargo bench --locked --quiet --bench wire -- run --quick --rounds 1 --worker "$worker" "$@"
+train() { # loads of the bench
+    cargo bench --locked --quiet --bench wire -- run --quick --rounds 1 \
+        --worker target/profile/release/greentic-worker "$@"
 }
 
 # The program that merges counts, of the compiler's own LLVM: of rustup's component, or the system's.

@@ -61,7 +61,7 @@ pub struct ComponentCall {
     pub user: String,
     /// The conversation's session hint.
     pub session: String,
-    /// `payload.extensions.caller` of the activity.
+    /// `extensions.caller` of the activity.
     pub caller: Option<Value>,
     /// The attempt at the turn, from 1.
     pub attempt: u32,

@@ -10,7 +10,7 @@ use super::payload;
 const CARD_COMPONENT: &str = "adaptive-card";
 
 /// Whether a node of this component shows the card that a button names.
-pub(super) fn takes_routes(component: &str) -> bool {
+pub(crate) fn takes_routes(component: &str) -> bool {
     component.contains(CARD_COMPONENT)
 }
 

@@ -16,6 +16,8 @@ mod components;
 mod imports;
 #[path = "wasm/limits.rs"]
 mod limits;
+#[path = "wasm/reach.rs"]
+mod reach;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,7 +66,11 @@ impl Bench {
     }
 
     fn of(name: &str, code: &[u8], config: &Config) -> Self {
-        let worker = worker(config);
+        Self::on(worker(config), name, code)
+    }
+
+    /// A bench with this worker.
+    fn on(worker: WasmComponents, name: &str, code: &[u8]) -> Self {
         let digest = ComponentDigest::of(code);
         let code = Code {
             digest,

@@ -14,7 +14,9 @@ mod remote_ref;
 mod secret;
 
 pub use activity::{Activity, FlowTarget, TraceContext};
-pub use component::{ComponentDigest, Declared, Grants, Invocation, InvocationForm};
+pub use component::{
+    ComponentDigest, Declared, Grants, Invocation, InvocationForm, UndeclaredState,
+};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
 pub use hashed_scope::HashedScope;

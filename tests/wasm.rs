@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -152,6 +152,7 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
+        log: LogBudget::default(),
         idempotency_key: "turn-0".to_owned(),
     }
 }

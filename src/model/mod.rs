@@ -7,6 +7,7 @@ mod depth;
 mod hashed_scope;
 mod ids;
 mod inbound;
+mod log_budget;
 mod outbound;
 mod pack_ref;
 mod problem;
@@ -25,6 +26,7 @@ pub use ids::{
     UserId, storage_user_id,
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
+pub use log_budget::{LogBudget, MAX_LOG_LINE, cut_line};
 pub use outbound::{Outbound, OutboundHeaders, apology_id, dead_letter_id, header};
 pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};

@@ -255,14 +255,15 @@ impl Visit for Members<'_, '_> {
     }
 }
 
-/// Passes text on with these characters after a backslash and control characters as `\u....`, so that what a message
-/// brings along can end neither the line nor the JSON, nor reach a terminal.
+/// Passes text on with these characters after a backslash, and with control characters and those that no reader sees as
+/// `\u....`, so that what a message brings along can end neither the line nor the JSON, nor make a terminal show another
+/// line than the one that is written.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>, &'a [char]);
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.find(|c: char| c.is_control() || self.1.contains(&c)) {
+        while let Some(at) = rest.find(|c: char| is_unseen(c) || self.1.contains(&c)) {
             let (plain, tail) = rest.split_at(at);
             self.0.write_str(plain)?;
             let Some(special) = tail.chars().next() else {
@@ -270,11 +271,32 @@ impl Write for Escaped<'_, '_> {
             };
             match special {
                 '\n' => self.0.write_str("\\n")?,
-                c if c.is_control() => write!(self.0, "\\u{:04x}", u32::from(c))?,
+                c if is_unseen(c) => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        write!(self.0, "\\u{unit:04x}")?;
+                    }
+                }
                 c => write!(self.0, "\\{c}")?,
             }
             rest = &tail[special.len_utf8()..];
         }
         self.0.write_str(rest)
     }
+}
+
+/// Whether a character is a control or changes how others are shown without being seen: what Unicode calls format
+/// characters (those that turn the direction of text, that have no width, tags), line and paragraph separators, and
+/// letters and selectors that are blank.
+fn is_unseen(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }

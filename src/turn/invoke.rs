@@ -65,6 +65,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             session: activity.session_id.clone(),
             caller: activity.caller.clone(),
             attempt: self.number,
+            log: self.component_log.budget(),
             idempotency_key: idempotency_key(activity, invocation.ordinal),
             invocation,
         })

@@ -89,7 +89,8 @@ impl FromStr for HostPattern {
             let (host, port) = lower.rsplit_once(':')?;
             // An address of version 6 has its port after brackets only.
             let hosts = Hosts::read(host).filter(|_| !host.contains(':') || host.ends_with(']'))?;
-            let port = Some(port.parse().ok()?);
+            let is_number = port.bytes().all(|b| b.is_ascii_digit());
+            let port = Some(port.parse().ok().filter(|_| is_number)?);
             Some(Self { hosts, port })
         };
         with_port().ok_or_else(|| InvalidHostPattern(text.to_owned()))

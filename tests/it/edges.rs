@@ -67,15 +67,19 @@ got: {emit.message: {text: got}, routing: out}
     let tenant = fresh_tenant().runs(&pack, &["main"], "");
     let closed = fresh_tenant().runs(&pack, &["main"], "");
     let allow = r#"["127.0.0.1", "localhost", "::1", "fd00:ec2::23", "fd20:ce::254", "::ffff:169.254.169.254", "168.63.129.16"]"#;
+    let settings = format!(
+        "tenants: {{{}: {{http: {{allow: ['127.0.0.1:1']}}}}}}\n",
+        closed.id
+    );
+    let config = closed.dir().join("settings.yaml");
+    std::fs::write(&config, settings).unwrap();
     let worker = WorkerProcess::of(&servers)
         .bindings(&tenant)
         .bindings(&closed)
         .setting("COMPONENTS__HTTP__ALLOW", allow)
         .setting("COMPONENTS__CACHE_DIR", "off")
-        .setting(
-            &format!("TENANTS__{}__HTTP__ALLOW", closed.id),
-            r#"["127.0.0.1:1"]"#,
-        )
+        .arg("--config")
+        .arg(config.to_str().unwrap())
         .start()
         .await;
     let mut provider = Provider::connect(&servers, &tenant).await;

@@ -136,7 +136,7 @@ impl ServerUrl {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 Some((host.clone(), *port))
             }
-            _ => None,
+            ConnectionAddr::Unix(_) | _ => None,
         }
     }
 

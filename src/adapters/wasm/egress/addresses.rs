@@ -110,12 +110,13 @@ fn join(high: u16, low: u16) -> Ipv4Addr {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(address: &str, expected: Reach) {
+        assert_eq!(reach(address.parse().unwrap()), expected, "{address}");
+    }
+
     #[test]
-    fn no_spelling_of_an_address_hides_where_it_lies() {
-        #[track_caller]
-        fn check(address: &str, expected: Reach) {
-            assert_eq!(reach(address.parse().unwrap()), expected, "{address}");
-        }
+    fn what_is_public_or_private_is_so_in_every_spelling() {
         for address in [
             "1.1.1.1",
             "93.184.216.34",
@@ -145,6 +146,12 @@ mod tests {
         ] {
             check(address, Reach::Private);
         }
+        check("172.32.0.1", Reach::Public);
+        check("100.128.0.1", Reach::Public);
+    }
+
+    #[test]
+    fn no_spelling_of_an_address_hides_where_it_lies() {
         for address in [
             "169.254.169.254",
             "::ffff:169.254.169.254",
@@ -193,7 +200,5 @@ mod tests {
         ] {
             check(address, Reach::Never);
         }
-        check("172.32.0.1", Reach::Public);
-        check("100.128.0.1", Reach::Public);
     }
 }

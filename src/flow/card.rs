@@ -128,7 +128,7 @@ fn inline(input: &mut Value, assets: &Assets) {
     };
     let card = assets.json(path).cloned();
     if card.is_none() {
-        tracing::warn!(path, "the pack has no such card");
+        tracing::debug!(path, "the pack has no such card");
     }
     let Some(Value::Object(spec)) = input.get_mut("card_spec") else {
         return;

@@ -278,3 +278,30 @@ fn no_text_changes_how_a_line_is_shown() {
     }
     assert_eq!(line["turn"]["correlation"], text.as_str());
 }
+
+#[test]
+fn a_value_ends_somewhere_and_a_terminal_is_told_what_it_would_not_show() {
+    let long = "y".repeat(1 << 20);
+    for format in [Format::Human, Format::Json] {
+        let line = log(
+            format,
+            "info",
+            || tracing::info!(error = %long, next = 1, "said"),
+        );
+        assert!(line.len() < 20_000, "{}", line.len());
+        assert!(
+            line.contains("y... (cut)") && line.contains("next"),
+            "{format:?}"
+        );
+    }
+    let line = log(
+        Format::Json,
+        "info",
+        || tracing::info!(error = %long, "said"),
+    );
+    assert!(serde_json::from_str::<Value>(&line).is_ok());
+    assert_eq!(
+        printable("a\u{202e}b\n c\u{1b}[31m\\"),
+        "a\\u202eb\n c\\u001b[31m\\"
+    );
+}

@@ -91,6 +91,9 @@ impl Guest {
     /// Notes that something was refused to it.
     pub(super) fn refused(&self, capability: Capability) {
         self.metrics.refused(&self.call.tenant, capability);
+        if !tracing::enabled!(tracing::Level::DEBUG) || !self.call.log.take() {
+            return;
+        }
         tracing::debug!(
             tenant = %self.call.tenant,
             pack = %self.call.grants.pack_name,

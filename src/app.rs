@@ -134,6 +134,9 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
         let http = listen(settings.http.listen).await?;
+        if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
+            loaded.components.keep_from(address);
+        }
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
         let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(loader.counted()));

@@ -8,10 +8,13 @@ use greentic_types::PackManifest;
 
 use crate::bindings::{self, Entry, EnvPolicy, Origin, PackBinding};
 use crate::flow::{self, Program};
-use crate::model::{FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId};
+use crate::model::{
+    FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId, UndeclaredState,
+};
 use crate::pack::{self, Resolver};
 use crate::registry::{BoundPack, DefaultFlow, EntryError, Registry};
 
+mod capabilities;
 mod folder;
 mod shelf;
 
@@ -31,6 +34,8 @@ pub struct Sources<'a> {
     pub signatures: &'a pack::Signatures,
     /// How far a turn of a flow may go.
     pub flow_limits: flow::Limits,
+    /// What becomes of state that components do not declare.
+    pub undeclared_state: UndeclaredState,
     /// Which variables may be granted.
     pub policy: &'a EnvPolicy,
     /// The worker's environment, from which they are granted.
@@ -76,7 +81,7 @@ pub fn load(
         mut problems,
     }: Bindings,
 ) -> Result<Loaded, Problems> {
-    let mut shelf = Shelf::default();
+    let mut shelf = Shelf::new(sources.undeclared_state);
     let mut bound = Vec::new();
     for binding in &merged {
         let (env, found) = bindings::grant(sources.policy, binding, sources.environment);
@@ -141,7 +146,7 @@ pub fn load_kept(
         env: BTreeMap::new(),
     };
     let (env, mut problems) = bindings::grant(sources.policy, &binding, sources.environment);
-    let mut shelf = Shelf::default();
+    let mut shelf = Shelf::new(sources.undeclared_state);
     let opened = shelf.take(sources, &binding, &mut problems);
     let program = opened.as_ref().and_then(|opened| opened.program.as_ref());
     match (&opened, program) {

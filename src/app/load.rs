@@ -12,7 +12,7 @@ use crate::adapters::wasm::{Code, WasmComponents};
 use crate::bindings::{self, EnvPolicy, Fingerprint, PackBinding};
 use crate::catalog::{self, Bindings, ComponentCode, Sources};
 use crate::flow;
-use crate::model::{PackId, PackRef, Problem, Problems, RemoteRef, TenantId};
+use crate::model::{PackId, PackRef, Problem, Problems, RemoteRef, TenantId, UndeclaredState};
 use crate::pack::{self, Cache, NotFetched, Resolver};
 use crate::registry::{BoundPack, DefaultFlow, Live, Loading, Registry, Shelf};
 use crate::settings::Settings;
@@ -38,6 +38,7 @@ struct Parts {
     cache: Option<Cache>,
     limits: pack::Limits,
     flow_limits: flow::Limits,
+    undeclared_state: UndeclaredState,
     signatures: pack::Signatures,
     policy: EnvPolicy,
     environment: BTreeMap<String, String>,
@@ -68,7 +69,8 @@ impl Loader {
         environment: BTreeMap<String, String>,
     ) -> Result<Self, Problems> {
         let counted = ComponentMetrics::default();
-        let components = WasmComponents::new(&settings.components, counted.clone());
+        let components =
+            WasmComponents::in_network(&settings.components, counted.clone(), settings.network());
         let dirs = settings.bindings_dirs.iter();
         let tenants = settings.tenants.iter();
         let defaults =
@@ -86,6 +88,7 @@ impl Loader {
                 calls: limits.call_depth.get(),
                 rendered_bytes: limits.rendered_bytes.get(),
             },
+            undeclared_state: settings.components.undeclared_state,
             signatures: settings.packs.signatures.clone(),
             policy: settings.env.clone(),
             environment,
@@ -266,6 +269,7 @@ impl Parts {
             limits: &self.limits,
             signatures: &self.signatures,
             flow_limits: self.flow_limits,
+            undeclared_state: self.undeclared_state,
             policy: &self.policy,
             environment: &self.environment,
             defaults: &self.defaults,

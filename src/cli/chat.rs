@@ -1,6 +1,6 @@
 //! `chat`: a provider in the terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ async fn remote(chat: &Chat, url: &str, loaded: &Loaded) -> Result<(), Failure> 
 async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
     let bound = Loader::new(&loaded.settings, environment())?.load().await?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(&warning)?;
     }
     let Embedding {
         bus,

@@ -1,7 +1,5 @@
 //! `check`: everything that can be checked without a server.
 
-use std::io::{self, Write};
-
 use super::{Configured, Failure, say};
 use crate::app;
 use crate::settings::environment;
@@ -13,7 +11,7 @@ pub fn run(configured: &Configured) -> Result<(), Failure> {
     let bound = app::load(&loaded.settings, &environment())?;
     say(bound.registry.table())?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(warning)?;
     }
     Ok(())
 }

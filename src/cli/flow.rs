@@ -1,6 +1,5 @@
 //! `flow`: for authors, without any server.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,7 +77,7 @@ pub fn run(flow: Flow) -> Result<(), Failure> {
 fn test(dir: &Path, case: &str) -> Result<(), Failure> {
     let folder = Folder::open(dir)?;
     for warning in folder.built.warnings.iter() {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(&warning)?;
     }
     let components = components(&folder)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -100,7 +99,7 @@ fn components(folder: &Folder) -> Result<Arc<dyn Components>, Failure> {
     let settings = Settings::defaults()?;
     let components = WasmComponents::new(&settings.components, ComponentMetrics::default());
     for warning in app::prepare(&components, &folder.code)? {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(&warning)?;
     }
     Ok(Arc::new(components))
 }

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::model::Problems;
 use crate::settings::{self, Flags, Loaded};
+use crate::telemetry::printable;
 
 /// Exit codes as in sysexits.h, so that a supervisor can tell a mistake from a failure.
 mod exit {
@@ -138,7 +139,7 @@ fn tell(failure: Failure) -> ExitCode {
         Failure::Other(error) => (format!("error: {error:#}"), exit::FAILURE),
     };
     // Where standard error is closed, the exit code must do.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = warn(text);
     ExitCode::from(code)
 }
 
@@ -148,8 +149,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Prints a text. It may quote a pack or a message, so what a terminal would not show is escaped.
 fn say(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
+    writeln!(io::stdout(), "{}", printable(&text.to_string()))
+}
+
+/// Prints a text to the standard error, as [`say`] does.
+fn warn(text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stderr(), "{}", printable(&text.to_string()))
 }
 
 impl Configured {

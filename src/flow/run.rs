@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::error::FlowError;
 use super::frame::Frame;
+use super::graph::Start;
 use super::machine::{Machine, Pending, Progress};
 use super::nodes::state_answer;
 use super::payload::take_routed_node;
@@ -87,9 +88,13 @@ fn open(
             let known = cx.program.by_id.get(&flow).copied();
             let flow = known.ok_or(FlowError::NoSuchEntry(flow))?;
             let definition = &cx.program.flows[flow];
-            let start = take_routed_node(&mut payload, |name| definition.node_named(name));
+            let start = take_routed_node(&mut payload, |name| definition.start_named(name));
             let mut frame = Frame::start(cx.program, flow, payload);
-            frame.node = start.unwrap_or(frame.node);
+            if let Some((node, start)) = start {
+                frame.node = node;
+                frame.shows_first =
+                    start == Start::Card && definition.nodes[node].routing.may_stay();
+            }
             Ok((Machine::new(cx.program, frame), Progress::On))
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {

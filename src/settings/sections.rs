@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::packs::Access;
 use crate::adapters::packs::config::{Az, Gs, Host, S3};
+use crate::adapters::wasm::HostPattern;
 use crate::pack::Signatures;
 use crate::registry::DefaultFlow;
 
@@ -65,6 +66,16 @@ pub struct Tenant {
     pub default_flow: Option<DefaultFlow>,
     /// Most turns in flight for this tenant in one worker; in place of [`Worker::tenant_slots`].
     pub max_in_flight: Option<NonZeroUsize>,
+    /// The tenant's components on the network.
+    pub http: TenantHttp,
+}
+
+/// What the components of one tenant may reach over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantHttp {
+    /// The hosts, in place of those of `components.http.allow`; none leaves it at those.
+    pub allow: Option<Vec<HostPattern>>,
 }
 
 /// How turns are run.

@@ -7,6 +7,7 @@
 
 mod envelope;
 mod failure;
+mod flow_log;
 mod invoke;
 mod outage;
 mod parked;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
+use flow_log::ComponentLog;
 use futures_util::FutureExt;
 pub use outage::{Infrastructure, Outage};
 pub use parked::ParkedRun;
@@ -175,6 +177,7 @@ struct Attempt<'a, S, P> {
     /// State that the entry flow may read, asked for with BEGIN.
     foreseen: Vec<StateSlot>,
     trace: TraceContext,
+    component_log: ComponentLog,
 }
 
 impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
@@ -209,6 +212,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             foreseen,
             registry,
             trace,
+            component_log: ComponentLog::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use greentic_types::{SessionData, SessionKey};
 use serde_json::Value;
 
 use super::failure::TurnError;
+use super::flow_log;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::{Applied, Attempt};
@@ -111,9 +112,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
             self.span.correlation(made);
         }
-        for line in &effects.logs {
-            tracing::info!(line = %line, "flow log");
-        }
+        flow_log::log(&effects.logs);
         let origin = Origin {
             activity: self.activity,
             pack: pack.id,

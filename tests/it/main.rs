@@ -8,9 +8,13 @@
 )]
 
 mod bounded_memory;
+#[allow(dead_code, reason = "shared with tests that use all of it")]
+#[path = "../support/components.rs"]
+mod components;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;
+mod edges;
 mod fairness;
 mod harness;
 mod kill_points;

@@ -1,14 +1,13 @@
 //! The settings under `components`.
 
-use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Problem, Problems};
+use super::host_pattern::HostPattern;
+use crate::model::{Problem, Problems, UndeclaredState};
 
 /// The size of a page of a component's memory; memory grows by whole pages.
 const PAGE: usize = 64 * 1024;
@@ -34,6 +33,8 @@ pub struct Config {
     pub stack_bytes: NonZeroUsize,
     /// The largest output of one call, and the most state that it may write, in bytes each.
     pub output_bytes: NonZeroUsize,
+    /// What becomes of state that a component uses and its manifest does not mention.
+    pub undeclared_state: UndeclaredState,
     /// What components may reach over HTTP.
     pub http: HttpConfig,
 }
@@ -52,7 +53,7 @@ pub enum CacheDir {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// The hosts.
+    /// The hosts, and their ports.
     pub allow: Vec<HostPattern>,
     /// How long one request may take, its answer included.
     #[serde(with = "humantime_serde")]
@@ -73,6 +74,7 @@ impl Default for Config {
             memory_bytes: const { NonZeroUsize::new(256 * 1024 * 1024).unwrap() },
             stack_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
             output_bytes: const { NonZeroUsize::new(4 * 1024 * 1024).unwrap() },
+            undeclared_state: UndeclaredState::default(),
             http: HttpConfig::default(),
         }
     }
@@ -134,40 +136,6 @@ impl Config {
     }
 }
 
-/// Names hosts: one by its name, or all below a domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum HostPattern {
-    /// This host: a name or an address.
-    Exactly(String),
-    /// Every host whose name ends in a dot and this domain.
-    Below(String),
-}
-
-/// A text that names no hosts.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "`{0}` names no host: expected a name such as `api.example.com`, `*.example.com` or an address, without a port"
-)]
-pub struct InvalidHostPattern(String);
-
-impl HostPattern {
-    /// Whether this host, in lower case, is meant by its own name.
-    pub fn names(&self, host: &str) -> bool {
-        matches!(self, Self::Exactly(name) if name == host)
-    }
-
-    /// Whether this host, in lower case, is meant.
-    pub fn covers(&self, host: &str) -> bool {
-        match self {
-            Self::Exactly(name) => name == host,
-            Self::Below(domain) => host
-                .strip_suffix(domain.as_str())
-                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-        }
-    }
-}
-
 impl From<String> for CacheDir {
     fn from(text: String) -> Self {
         match text.as_str() {
@@ -186,83 +154,9 @@ impl From<CacheDir> for String {
     }
 }
 
-impl FromStr for HostPattern {
-    type Err = InvalidHostPattern;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower = text.to_ascii_lowercase();
-        let named = |name: &str| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-            !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
-        };
-        if let Some(domain) = lower.strip_prefix("*.") {
-            return match named(domain) {
-                true => Ok(Self::Below(domain.to_owned())),
-                false => Err(InvalidHostPattern(text.to_owned())),
-            };
-        }
-        let address = lower.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = address.parse::<std::net::IpAddr>() {
-            return Ok(Self::Exactly(address.to_string()));
-        }
-        match named(&lower) {
-            true => Ok(Self::Exactly(lower)),
-            false => Err(InvalidHostPattern(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for HostPattern {
-    type Error = InvalidHostPattern;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<HostPattern> for String {
-    fn from(pattern: HostPattern) -> Self {
-        pattern.to_string()
-    }
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exactly(name) => f.write_str(name),
-            Self::Below(domain) => write!(f, "*.{domain}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pattern_covers_what_it_names_and_nothing_else() {
-        #[track_caller]
-        fn check(pattern: &str, host: &str, covers: bool) {
-            let pattern: HostPattern = pattern.parse().unwrap();
-            assert_eq!(pattern.covers(host), covers, "{pattern} and {host}");
-        }
-        check("api.example.com", "api.example.com", true);
-        check("API.example.com", "api.example.com", true);
-        check("api.example.com", "xapi.example.com", false);
-        check("example.com", "api.example.com", false);
-        check("*.example.com", "api.example.com", true);
-        check("*.example.com", "a.b.example.com", true);
-        check("*.example.com", "example.com", false);
-        check("*.example.com", "evilexample.com", false);
-        check("*.example.com", ".example.com", false);
-        check("[::1]", "::1", true);
-        check("127.0.0.1", "127.0.0.1", true);
-        for wrong in [
-            "", "*", "*.", "a b", "http://a", "a:80", "a/b", "*.*.a", ".a",
-        ] {
-            assert!(wrong.parse::<HostPattern>().is_err(), "{wrong} was taken");
-        }
-    }
 
     #[test]
     fn what_cannot_work_is_told_with_its_place() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::egress::Egress;
+use super::egress::{Egress, Egresses};
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
@@ -52,7 +52,7 @@ pub(super) struct Refusal(pub(super) &'static str);
 /// What every call of a worker shares.
 #[derive(Clone)]
 pub(super) struct Surroundings {
-    pub(super) egress: Arc<Egress>,
+    pub(super) egresses: Arc<Egresses>,
     pub(super) metrics: ComponentMetrics,
     pub(super) memory_bytes: usize,
     pub(super) state_bytes: usize,
@@ -60,6 +60,7 @@ pub(super) struct Surroundings {
 
 impl Guest {
     pub(super) fn new(call: Arc<ComponentCall>, mailbox: Mailbox, around: &Surroundings) -> Self {
+        let egress = Arc::clone(around.egresses.of(&call.tenant));
         Self {
             call,
             memory: MemoryLimit::new(around.memory_bytes),
@@ -69,7 +70,7 @@ impl Guest {
                 written: BTreeMap::new(),
                 room: around.state_bytes,
             },
-            egress: Arc::clone(&around.egress),
+            egress,
             requests: 0,
             metrics: around.metrics.clone(),
             wasi: None,
@@ -90,6 +91,9 @@ impl Guest {
     /// Notes that something was refused to it.
     pub(super) fn refused(&self, capability: Capability) {
         self.metrics.refused(&self.call.tenant, capability);
+        if !tracing::enabled!(tracing::Level::DEBUG) || !self.call.log.take() {
+            return;
+        }
         tracing::debug!(
             tenant = %self.call.tenant,
             pack = %self.call.grants.pack_name,

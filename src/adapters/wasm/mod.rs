@@ -17,6 +17,7 @@ pub mod config;
 mod egress;
 mod engine;
 mod guest;
+mod host_pattern;
 mod imports;
 mod limits;
 mod mailbox;
@@ -26,20 +27,22 @@ mod stored;
 mod threads;
 mod ticker;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-pub use config::{CacheDir, Config, HostPattern, HttpConfig};
+pub use config::{CacheDir, Config, HttpConfig};
+pub use host_pattern::{HostPattern, InvalidHostPattern};
 pub use prepare::{Code, Stats};
 
-use crate::model::{ComponentDigest, Problem, Problems};
+use crate::model::{ComponentDigest, Problem, Problems, TenantId};
 use crate::ports::{ComponentCall, Components, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
 use call::{Hall, Missing, Started};
-use egress::Egress;
+use egress::{Egresses, OwnServers};
 use guest::Surroundings;
 use prepare::{Shelf, Workshop};
 use threads::Threads;
@@ -49,8 +52,19 @@ use ticker::Ticker;
 pub struct WasmComponents {
     config: Config,
     metrics: ComponentMetrics,
+    own: Arc<OwnServers>,
+    egresses: Arc<Egresses>,
     works: OnceLock<Works>,
     shelf: RwLock<Shelf>,
+}
+
+/// The network around a worker, as far as it matters to what components may reach.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// The lists of tenants that have their own in place of the common one.
+    pub tenants: BTreeMap<TenantId, Vec<HostPattern>>,
+    /// The servers that the worker talks to, by name or address and port. No component reaches them.
+    pub own_servers: Vec<(String, u16)>,
 }
 
 /// What it takes to run components.
@@ -83,7 +97,11 @@ pub enum WasmError {
 }
 
 impl Works {
-    fn new(config: &Config, metrics: ComponentMetrics) -> Result<Self, WasmError> {
+    fn new(
+        config: &Config,
+        metrics: ComponentMetrics,
+        egresses: &Arc<Egresses>,
+    ) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine {
             instances: config.instances.get(),
             memory_bytes: config.memory(),
@@ -98,7 +116,7 @@ impl Works {
             ticker,
             slots: Semaphore::new(config.instances.get() as usize),
             around: Surroundings {
-                egress: Arc::new(Egress::new(&config.http)),
+                egresses: Arc::clone(egresses),
                 metrics,
                 memory_bytes: config.memory(),
                 state_bytes: config.output_bytes.get(),
@@ -119,21 +137,35 @@ impl Works {
 }
 
 impl WasmComponents {
-    /// No component yet.
+    /// No component yet, and no list of hosts but the common one.
     pub fn new(config: &Config, metrics: ComponentMetrics) -> Self {
+        Self::in_network(config, metrics, Network::default())
+    }
+
+    /// No component yet.
+    pub fn in_network(config: &Config, metrics: ComponentMetrics, network: Network) -> Self {
+        let own = Arc::new(OwnServers::new(network.own_servers));
+        let egresses = Egresses::new(&config.http, &network.tenants, &own);
         Self {
             config: config.clone(),
             metrics,
+            own,
+            egresses: Arc::new(egresses),
             works: OnceLock::new(),
             shelf: RwLock::default(),
         }
+    }
+
+    /// Keeps components from an address that the worker listens at.
+    pub fn keep_from(&self, listener: SocketAddr) {
+        self.own.listen(listener);
     }
 
     fn works(&self) -> Result<&Works, WasmError> {
         if let Some(works) = self.works.get() {
             return Ok(works);
         }
-        let works = Works::new(&self.config, self.metrics.clone())?;
+        let works = Works::new(&self.config, self.metrics.clone(), &self.egresses)?;
         Ok(self.works.get_or_init(|| works))
     }
 

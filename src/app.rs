@@ -1,5 +1,6 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
+mod assembly;
 mod load;
 mod reload;
 
@@ -8,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use load::prepare;
-pub use load::{Loaded, Loader, load};
+pub use load::{LeftOut, Loaded, Loader, load};
+pub(crate) use load::{load_with, prepare};
 use reload::Reloading;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
@@ -166,6 +167,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics: Arc::clone(&metrics),
             every: settings.reload.every,
             seen: loaded.seen,
+            left_out: loaded.left_out,
         };
         Ok(Self {
             worker,

@@ -186,6 +186,7 @@ greentic_worker_pulls_total{tenant="dev.local"} 1
 greentic_worker_ready 0
 greentic_worker_redeliveries_total{tenant="dev.local"} 1
 greentic_worker_reloads_total{outcome="applied"} 0
+greentic_worker_reloads_total{outcome="partial"} 0
 greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_total{tenant="dev.local"} 3
@@ -203,6 +204,7 @@ fn the_document_names_every_metric_and_no_other() {
     components.refused(&tenant(), Capability::Http);
     let metrics = Metrics::new(health).with_components(&components);
     metrics.tenant(&tenant()).dead_letter("code");
+    metrics.left_out(&[(tenant(), 1)].into());
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page
         .lines()

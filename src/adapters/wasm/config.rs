@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::compile::CompileConfig;
 use crate::model::{Problem, Problems};
 
 /// The size of a page of a component's memory; memory grows by whole pages.
@@ -34,6 +35,8 @@ pub struct Config {
     pub stack_bytes: NonZeroUsize,
     /// The largest output of one call, and the most state that it may write, in bytes each.
     pub output_bytes: NonZeroUsize,
+    /// How far the compiling of one component may go.
+    pub compile: CompileConfig,
     /// What components may reach over HTTP.
     pub http: HttpConfig,
 }
@@ -73,6 +76,7 @@ impl Default for Config {
             memory_bytes: const { NonZeroUsize::new(256 * 1024 * 1024).unwrap() },
             stack_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
             output_bytes: const { NonZeroUsize::new(4 * 1024 * 1024).unwrap() },
+            compile: CompileConfig::default(),
             http: HttpConfig::default(),
         }
     }
@@ -118,6 +122,7 @@ impl Config {
                     .remedy("set 4294901760 or less"),
             );
         }
+        self.compile.problems(&mut problems);
         if self.http.timeout > self.call_timeout {
             problems.push(
                 Problem::warning("a request may take longer than the call that makes it")

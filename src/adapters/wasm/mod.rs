@@ -3,7 +3,8 @@
 //!
 //! - [`config`]: the settings under `components`.
 //! - `engine`, `ticker`: wasmtime's engine with its pool of slots; what makes running guests yield.
-//! - `prepare`, `cache`: from bytes to what can be called, with the compiled code kept on disk.
+//! - `compile`: from bytes to machine code, in a process that can be ended; `queue` in it says whose is next.
+//! - `prepare`, `cache`: from there to what can be called, with the compiled code kept on disk.
 //! - `abi`: the interfaces that components are called through.
 //! - `imports`: the interfaces that they may use; `egress` is their way out over HTTP.
 //! - `call`, `guest`, `limits`: one call, what it has around it, and how far it may go; `threads` are what it runs on.
@@ -13,11 +14,13 @@
 mod abi;
 mod cache;
 mod call;
+mod compile;
 pub mod config;
 mod egress;
 mod engine;
 mod guest;
 mod imports;
+mod ledger;
 mod limits;
 mod mailbox;
 mod prepare;
@@ -27,35 +30,47 @@ mod threads;
 mod ticker;
 
 use std::collections::HashSet;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+pub use compile::{CompileConfig, Compiler, CompilerOptions, Job, run_compiler};
 pub use config::{CacheDir, Config, HostPattern, HttpConfig};
+pub use ledger::{FailedComponent, Preparation};
 pub use prepare::{Code, Stats};
 
 use crate::model::{ComponentDigest, Problem, Problems};
 use crate::ports::{ComponentCall, Components, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
 use call::{Hall, Missing, Started};
+use compile::CompileQueue;
 use egress::Egress;
 use guest::Surroundings;
-use prepare::{Shelf, Workshop};
+use ledger::Ledger;
+use prepare::Workshop;
 use threads::Threads;
 use ticker::Ticker;
+
+/// Processes that compile at once.
+const COMPILERS: usize = 2;
 
 /// The components of a worker. Whatever it takes to run some is there once there is a first one.
 pub struct WasmComponents {
     config: Config,
     metrics: ComponentMetrics,
+    compiler: Compiler,
     works: OnceLock<Works>,
-    shelf: RwLock<Shelf>,
+    queue: Arc<CompileQueue>,
+    ledger: Arc<Ledger>,
 }
 
 /// What it takes to run components.
 struct Works {
-    workshop: Workshop,
+    workshop: Arc<Workshop>,
     hall: Arc<Hall>,
 }
 
@@ -83,7 +98,11 @@ pub enum WasmError {
 }
 
 impl Works {
-    fn new(config: &Config, metrics: ComponentMetrics) -> Result<Self, WasmError> {
+    fn new(
+        config: &Config,
+        compiler: &Compiler,
+        metrics: ComponentMetrics,
+    ) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine {
             instances: config.instances.get(),
             memory_bytes: config.memory(),
@@ -108,24 +127,36 @@ impl Works {
             stack_bytes: config.stack_bytes.get(),
         };
         Ok(Self {
-            workshop: Workshop {
+            workshop: Arc::new(Workshop {
                 engine,
                 linker,
-                cache: config.cache_dir.clone(),
-            },
+                config: config.clone(),
+                compiler: compiler.clone(),
+            }),
             hall: Arc::new(hall),
         })
     }
 }
 
 impl WasmComponents {
-    /// No component yet.
+    /// No component yet. Components are compiled in this process.
     pub fn new(config: &Config, metrics: ComponentMetrics) -> Self {
+        Self::with_compiler(config, Compiler::InProcess, metrics)
+    }
+
+    /// No component yet.
+    pub fn with_compiler(config: &Config, compiler: Compiler, metrics: ComponentMetrics) -> Self {
+        let lanes = match compiler {
+            Compiler::InProcess => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Compiler::Process(_) => COMPILERS,
+        };
         Self {
             config: config.clone(),
             metrics,
+            compiler,
             works: OnceLock::new(),
-            shelf: RwLock::default(),
+            queue: Arc::new(CompileQueue::new(lanes)),
+            ledger: Arc::default(),
         }
     }
 
@@ -133,12 +164,11 @@ impl WasmComponents {
         if let Some(works) = self.works.get() {
             return Ok(works);
         }
-        let works = Works::new(&self.config, self.metrics.clone())?;
+        let works = Works::new(&self.config, &self.compiler, self.metrics.clone())?;
         Ok(self.works.get_or_init(|| works))
     }
 
-    /// Makes components ready to be called, beside those that are already; calls go on meanwhile. Takes the processors
-    /// for as long as compiling takes.
+    /// Makes components ready to be called, beside those that are already; calls go on meanwhile. Waits for all of them.
     ///
     /// # Errors
     /// Every problem of every component, warnings included. Those without an error are ready all the same. None is if
@@ -147,53 +177,83 @@ impl WasmComponents {
         &self,
         components: impl IntoIterator<Item = Code<'a>>,
     ) -> Result<Stats, Problems> {
-        let mut stats = Stats::default();
-        let mut seen = HashSet::new();
-        let mut new: Vec<Code<'a>> = components.into_iter().collect();
-        new.retain(|code| seen.insert(code.digest));
-        {
-            let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
-            let known = new.len();
-            new.retain(|code| !shelf.contains_key(&code.digest));
-            stats.ready = known - new.len();
-        }
-        if new.is_empty() {
+        let job = |code: Code<'a>| Job {
+            owner: None,
+            digest: code.digest,
+            name: code.name.to_owned(),
+            bytes: Bytes::copy_from_slice(code.bytes),
+        };
+        let Preparation { stats, failed, .. } =
+            self.prepare_until(components.into_iter().map(job).collect(), None)?;
+        if failed.is_empty() {
             return Ok(stats);
         }
         let mut problems = Problems::default();
-        let mut pieces = self.works()?.workshop.all(&new);
-        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
-        for piece in new
-            .iter()
-            .filter_map(|code| Some((code, pieces.remove(&code.digest)?)))
-        {
-            let (code, piece) = piece;
-            stats.count(&piece);
-            match piece.result {
-                Ok(prepared) => drop(shelf.insert(code.digest, Arc::new(prepared))),
-                Err(found) => problems.extend(found),
-            }
+        for failed in failed {
+            problems.extend(failed.problems);
         }
-        if problems.has_errors() {
-            problems.extend(stats.warnings);
-            return Err(problems);
+        problems.extend(stats.warnings);
+        Err(problems)
+    }
+
+    /// The same, but waits until then at the most. The work goes on; [`WasmComponents::late`] tells of its end.
+    ///
+    /// # Errors
+    /// Components cannot be run with these settings at all.
+    pub fn prepare_until(
+        &self,
+        mut jobs: Vec<Job>,
+        until: Option<Instant>,
+    ) -> Result<Preparation, WasmError> {
+        let mut seen = HashSet::new();
+        jobs.retain(|job| seen.insert(job.digest));
+        let order: Vec<ComponentDigest> = jobs.iter().map(|job| job.digest).collect();
+        let known = jobs.len();
+        jobs.retain(|job| !self.ledger.is_known(job.digest));
+        let mut found = Preparation::default();
+        found.stats.ready = known - jobs.len();
+        if known == 0 {
+            return Ok(found);
         }
-        Ok(stats)
+        let asked: HashSet<ComponentDigest> = jobs.iter().map(|job| job.digest).collect();
+        if !jobs.is_empty() {
+            let workshop = Arc::clone(&self.works()?.workshop);
+            let ledger = Arc::clone(&self.ledger);
+            let work: Arc<dyn Fn(&Job) + Send + Sync> = Arc::new(move |job| {
+                let code = Code {
+                    digest: job.digest,
+                    name: &job.name,
+                    bytes: &job.bytes,
+                };
+                ledger.enter(job, workshop.one(&code));
+            });
+            let added = self.queue.add(jobs, &work);
+            // What was pending before is not waited for again by who has other things to do.
+            self.queue
+                .wait(if until.is_some() { &added } else { &seen }, until);
+        }
+        found.pending = self.queue.pending(&seen);
+        for digest in order {
+            self.ledger
+                .tell(digest, asked.contains(&digest), &mut found);
+        }
+        Ok(found)
+    }
+
+    /// Returns when a component is done that [`WasmComponents::prepare_until`] did not wait for.
+    pub async fn late(&self) {
+        self.queue.late().await;
     }
 
     /// Forgets the components that are not among these; calls of them that are under way end as they would have.
     pub fn retain(&self, wanted: &HashSet<ComponentDigest>) {
-        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
-        shelf.retain(|digest, _| wanted.contains(digest));
+        self.ledger.retain(wanted);
     }
 }
 
 impl Components for WasmComponents {
     fn call(&self, call: ComponentCall) -> Box<dyn Running> {
-        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
-        let prepared = shelf.get(&call.code).cloned();
-        drop(shelf);
-        match (prepared, self.works.get()) {
+        match (self.ledger.prepared(call.code), self.works.get()) {
             (Some(prepared), Some(works)) => {
                 Box::new(Started::new(Arc::clone(&works.hall), prepared, call))
             }

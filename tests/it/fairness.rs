@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use crate::harness::{
-    DEADLINE, FixturePack, Message, NatsServer, Provider, RedisServer, Servers, WorkerProcess,
-    fresh_tenant, poll,
+    DEADLINE, FixturePack, MOST_SLOWDOWN, Message, NatsServer, Neighbour, Provider, RedisServer,
+    Servers, WorkerProcess, fresh_tenant, poll,
 };
 
 const ECHO: &str = "a: {emit.message: {text: \"{{in.text}}\"}, routing: out}";
@@ -147,4 +147,24 @@ async fn a_tenant_has_no_more_in_flight_than_its_limit() {
         provider.settled().await;
         assert_eq!(provider.published().await, (40, 0));
     }
+}
+
+#[tokio::test]
+async fn a_flood_makes_a_neighbour_at_most_twice_as_slow() {
+    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let pack = FixturePack::of("echo", &[("main", ECHO)]);
+    let loud = fresh_tenant().runs(&pack, &["main"], "");
+    let neighbour = Neighbour::new();
+    let _worker = WorkerProcess::of(&servers)
+        .bindings(&loud)
+        .bindings(neighbour.tenant())
+        .setting("WORKER__TENANT_SLOTS", "1")
+        .start()
+        .await;
+    let flood = Provider::connect(&servers, &loud).await.patient(DEADLINE);
+    let mut neighbour = neighbour.connect(&servers).await;
+    let attack = async || flood.flood(many(500)).await;
+    let slowdown = neighbour.slowdown(attack, async || flood.settled().await);
+    assert!(slowdown.await <= MOST_SLOWDOWN);
 }

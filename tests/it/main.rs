@@ -8,11 +8,15 @@
 )]
 
 mod bounded_memory;
+#[path = "../support/components.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod components;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;
 mod fairness;
 mod harness;
+mod hostile_components;
 mod kill_points;
 mod load_balancer_safety;
 mod messages;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use humantime_serde::re::humantime::format_duration;
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use super::abi::{Entry, Mismatch, Output};
+use super::fair::{FairSlots, FairThreads};
 use super::guest::{Guest, Refusal, Surroundings};
 use super::mailbox::{Mailbox, Question};
 use super::prepare::Prepared;
@@ -29,8 +30,8 @@ const TICKS: u64 = 1;
 pub(super) struct Hall {
     pub(super) threads: Threads,
     pub(super) ticker: Ticker,
-    /// One permit for each slot of the pool.
-    pub(super) slots: Semaphore,
+    pub(super) fair_threads: FairThreads,
+    pub(super) slots: FairSlots,
     pub(super) around: Surroundings,
     pub(super) call_timeout: Duration,
     pub(super) output_bytes: usize,
@@ -116,11 +117,12 @@ async fn run(
     call: ComponentCall,
     mailbox: Mailbox,
 ) -> Result<ComponentOutput, ComponentError> {
-    // Never closed.
-    let _slot = hall.slots.acquire().await;
+    let tenant = call.tenant.clone();
+    let _slot = hall.slots.take(&tenant).await;
     let mut count = Count::new(&hall.around.metrics, &call.tenant);
     let _ticking = hall.ticker.tick();
-    let result = enter(&hall, prepared, call, mailbox).await;
+    let entered = enter(&hall, prepared, call, mailbox);
+    let result = hall.fair_threads.run(&tenant, entered).await;
     count.outcome = match &result {
         Ok(_) => CallOutcome::Done,
         Err(ComponentError::Trap { .. }) => CallOutcome::Trap,

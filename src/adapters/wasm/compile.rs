@@ -119,8 +119,8 @@ impl Compiler {
     ) -> Result<Vec<u8>, CompileError> {
         let compile = &config.compile;
         let bounds = Bounds {
-            functions: compile.functions.get(),
-            function_bytes: compile.function_bytes.get(),
+            functions: compile.functions.get() as u64,
+            function_bytes: compile.function_bytes.get() as u64,
         };
         bounds::check(bytes, bounds).map_err(CompileError::Size)?;
         match self {

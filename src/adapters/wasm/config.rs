@@ -26,6 +26,8 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     /// Calls under way at once; more wait for their turn.
     pub instances: NonZeroU32,
+    /// The most of them for one tenant. Default: half of them.
+    pub tenant_instances: Option<NonZeroU32>,
     /// How long one call may take, with everything that it waits for.
     #[serde(with = "humantime_serde")]
     pub call_timeout: Duration,
@@ -72,6 +74,7 @@ impl Default for Config {
             cache_dir: CacheDir::At(PathBuf::from("./cache/components")),
             threads: None,
             instances: const { NonZeroU32::new(256).unwrap() },
+            tenant_instances: None,
             call_timeout: Duration::from_secs(10),
             memory_bytes: const { NonZeroUsize::new(256 * 1024 * 1024).unwrap() },
             stack_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
@@ -123,6 +126,18 @@ impl Config {
             );
         }
         self.compile.problems(&mut problems);
+        if self
+            .tenant_instances
+            .is_some_and(|most| most > self.instances)
+        {
+            problems.push(
+                Problem::warning(
+                    "a tenant never has as many calls under way: there are fewer slots",
+                )
+                .at("components.tenant_instances")
+                .remedy("lower it, or raise `components.instances`"),
+            );
+        }
         if self.http.timeout > self.call_timeout {
             problems.push(
                 Problem::warning("a request may take longer than the call that makes it")
@@ -131,6 +146,14 @@ impl Config {
             );
         }
         problems
+    }
+
+    /// [`Config::tenant_instances`], or half of all.
+    pub(super) fn tenant_instances(&self) -> NonZeroU32 {
+        let half = || NonZeroU32::new(self.instances.get().div_ceil(2));
+        self.tenant_instances
+            .or_else(half)
+            .unwrap_or(NonZeroU32::MIN)
     }
 
     /// [`Config::memory_bytes`] in whole pages.
@@ -285,6 +308,17 @@ mod tests {
         );
         check("http: {timeout: 0s}", &["components.http.timeout"]);
         check("http: {timeout: 1h}", &["components.http.timeout"]);
+        check(
+            "{instances: 2, tenant_instances: 3}",
+            &["components.tenant_instances"],
+        );
+        check(
+            "compile: {timeout: 0s, memory_bytes: 1}",
+            &[
+                "components.compile.timeout",
+                "components.compile.memory_bytes",
+            ],
+        );
         check("memory_bytes: 1000", &["components.memory_bytes"]);
         check("memory_bytes: 5000000000", &["components.memory_bytes"]);
         check("stack_bytes: 1000", &["components.stack_bytes"]);

@@ -7,7 +7,8 @@
 //! - `prepare`, `cache`: from there to what can be called, with the compiled code kept on disk.
 //! - `abi`: the interfaces that components are called through.
 //! - `imports`: the interfaces that they may use; `egress` is their way out over HTTP.
-//! - `call`, `guest`, `limits`: one call, what it has around it, and how far it may go; `threads` are what it runs on.
+//! - `call`, `guest`, `limits`: one call, what it has around it, and how far it may go; `threads` are what it runs on, and
+//!   `fair` shares them and the slots among tenants.
 //!
 //! `docs/components.md` has the whole of it for authors and operators; `wit/` has the interfaces.
 
@@ -18,6 +19,7 @@ mod compile;
 pub mod config;
 mod egress;
 mod engine;
+mod fair;
 mod guest;
 mod imports;
 mod ledger;
@@ -36,7 +38,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 pub use compile::{CompileConfig, Compiler, CompilerOptions, Job, run_compiler};
 pub use config::{CacheDir, Config, HostPattern, HttpConfig};
@@ -49,6 +50,7 @@ use crate::telemetry::{CallOutcome, ComponentMetrics};
 use call::{Hall, Missing, Started};
 use compile::CompileQueue;
 use egress::Egress;
+use fair::{FairSlots, FairThreads};
 use guest::Surroundings;
 use ledger::Ledger;
 use prepare::Workshop;
@@ -113,9 +115,13 @@ impl Works {
         let ticker = Ticker::new(&engine).map_err(WasmError::Ticker)?;
         let threads = Threads::start(config.threads).map_err(WasmError::Threads)?;
         let hall = Hall {
-            threads,
             ticker,
-            slots: Semaphore::new(config.instances.get() as usize),
+            fair_threads: FairThreads::new(threads.count()),
+            slots: FairSlots::new(
+                config.instances.get() as usize,
+                config.tenant_instances().get() as usize,
+            ),
+            threads,
             around: Surroundings {
                 egress: Arc::new(Egress::new(&config.http)),
                 metrics,
@@ -248,6 +254,9 @@ impl WasmComponents {
     /// Forgets the components that are not among these; calls of them that are under way end as they would have.
     pub fn retain(&self, wanted: &HashSet<ComponentDigest>) {
         self.ledger.retain(wanted);
+        if let Some(works) = self.works.get() {
+            works.hall.fair_threads.forget_idle();
+        }
     }
 }
 

@@ -38,7 +38,11 @@ fn pending(digest: ComponentDigest) -> Preparation {
 fn in_force(assembly: &Assembly) -> Vec<String> {
     let packs = assembly.registry.packs().into_iter();
     let marked = packs.map(|pack| {
-        let mark = if pack.id == pack_id(&pack.name) { "" } else { "'" };
+        let mark = if pack.id == pack_id(&pack.name) {
+            ""
+        } else {
+            "'"
+        };
         format!("{}/{}{mark}", pack.tenant, pack.name)
     });
     marked.collect()
@@ -56,7 +60,12 @@ fn check(
     expected: &[&str],
 ) -> Assembly {
     let defaults = default.map(|flow| (tenant("t"), flow.parse().unwrap()));
-    let assembly = Assembly::new(candidates, prepared, before, &defaults.into_iter().collect());
+    let assembly = Assembly::new(
+        candidates,
+        prepared,
+        before,
+        &defaults.into_iter().collect(),
+    );
     assert_eq!(in_force(&assembly), expected);
     assembly
 }
@@ -67,7 +76,12 @@ fn only_the_pack_that_takes_too_much_is_left_out() {
     let (bomb, digest) = candidate("t", "bomb");
     let candidates = vec![bomb, candidate("t", "good").0, candidate("u", "other").0];
     let failed = failing(digest, true);
-    let assembly = check((candidates, &failed), &nothing, None, &["t/good", "u/other"]);
+    let assembly = check(
+        (candidates, &failed),
+        &nothing,
+        None,
+        &["t/good", "u/other"],
+    );
     assert_eq!(assembly.left_out, [(tenant("t"), 1)].into());
     assert!(assembly.problems().to_string().contains("it is too large"));
     assert!(assembly.without_mistakes().is_ok());
@@ -85,7 +99,12 @@ fn a_pack_that_is_broken_keeps_its_old_version_and_what_is_unbound_goes() {
     let (renewed, digest) = candidate("t", "a'");
     let added = candidate("t", "b").0;
     let failed = failing(digest, true);
-    check((vec![renewed, added], &failed), &before, None, &["t/a", "t/b"]);
+    check(
+        (vec![renewed, added], &failed),
+        &before,
+        None,
+        &["t/a", "t/b"],
+    );
 
     // Of an archive that cannot be opened nobody knows which one it would replace.
     let mut unknown = candidate("t", "a'").0;
@@ -124,7 +143,14 @@ fn a_tenant_whose_default_flow_is_left_out_starts_no_other_one() {
     let (renewed, digest) = candidate("t", "bomb'");
     let candidates = vec![renewed, candidate("t", "good").0];
     let failed = failing(digest, true);
-    let assembly = check((candidates, &failed), &before, default, &["t/bomb", "t/good"]);
-    let started = assembly.registry.entry(&tenant("t"), &FlowTarget::default());
+    let assembly = check(
+        (candidates, &failed),
+        &before,
+        default,
+        &["t/bomb", "t/good"],
+    );
+    let started = assembly
+        .registry
+        .entry(&tenant("t"), &FlowTarget::default());
     assert_eq!(started.unwrap().pack.name, "bomb");
 }

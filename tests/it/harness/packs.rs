@@ -23,11 +23,26 @@ pub struct FixturePack {
 impl FixturePack {
     /// Builds a pack of these flows: each an id and its nodes in YAML.
     pub fn of(name: &str, flows: &[(&str, &str)]) -> Self {
+        Self::with(name, flows, &[])
+    }
+
+    /// The same, with the code of components.
+    pub fn with(name: &str, flows: &[(&str, &str)], components: &[(&str, &[u8])]) -> Self {
         let dir = scratch();
         let sources = dir.path().join("sources");
-        fs::create_dir_all(sources.join("flows")).expect("a folder can be made");
-        let config =
+        for folder in ["flows", "components"] {
+            fs::create_dir_all(sources.join(folder)).expect("a folder can be made");
+        }
+        let mut config =
             format!("pack_id: {name}\nversion: 1.0.0\nkind: application\npublisher: tests\n");
+        for (n, (id, code)) in components.iter().enumerate() {
+            let heading = if n == 0 { "components:\n" } else { "" };
+            let file = format!("components/{id}.wasm");
+            config.push_str(&format!(
+                "{heading}- {{id: {id}, version: 1.0.0, wasm: {file}}}\n"
+            ));
+            fs::write(sources.join(file), code).expect("a file can be written");
+        }
         fs::write(sources.join("pack.yaml"), config).expect("a file can be written");
         for (id, nodes) in flows {
             let nodes: String = nodes.lines().map(|line| format!("  {line}\n")).collect();

@@ -1,6 +1,6 @@
 //! The settings under `components.compile`.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroUsize};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,9 @@ pub struct CompileConfig {
     /// The most memory, in bytes.
     pub memory_bytes: NonZeroUsize,
     /// The most functions of one component.
-    pub functions: NonZeroU64,
+    pub functions: NonZeroUsize,
     /// The largest body of one function, in bytes.
-    pub function_bytes: NonZeroU64,
+    pub function_bytes: NonZeroUsize,
 }
 
 impl Default for CompileConfig {
@@ -30,8 +30,8 @@ impl Default for CompileConfig {
         Self {
             timeout: Duration::from_secs(120),
             memory_bytes: const { NonZeroUsize::new(2 * 1024 * 1024 * 1024).unwrap() },
-            functions: const { NonZeroU64::new(100_000).unwrap() },
-            function_bytes: const { NonZeroU64::new(1024 * 1024).unwrap() },
+            functions: const { NonZeroUsize::new(100_000).unwrap() },
+            function_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
         }
     }
 }

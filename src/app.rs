@@ -137,13 +137,18 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let http = listen(settings.http.listen).await?;
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(loader.counted()));
+        let metrics = Arc::new(
+            Metrics::new(Arc::clone(&health))
+                .with_components(loader.counted())
+                .with_memory(loader.memory()),
+        );
         let outage = Outage::default();
         let Ports {
             inbound,
             store,
             publisher,
         } = ports(&nats, &redis);
+        let memory = loader.memory().clone();
         let loader = Arc::new(loader);
         let live = Arc::new(loader.put_in_force(loaded.registry));
         let turns = Turns {
@@ -157,7 +162,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             config: turn_config(settings),
         };
         let config = worker_config(settings, &tenants);
-        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config);
+        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config).within(memory);
         let reloading = Reloading {
             loader,
             live,

@@ -69,8 +69,8 @@ pub struct TenantMemory {
 #[derive(Debug)]
 pub struct MemoryCharge {
     memory: TenantMemory,
-    kind: MemoryKind,
-    bytes: AtomicU64,
+    /// In the order of [`MEMORY_KINDS`].
+    bytes: [AtomicU64; MEMORY_KINDS.len()],
 }
 
 /// The figures of one tenant.
@@ -112,11 +112,17 @@ impl MemoryBudget {
     pub fn tenant(&self, tenant: &TenantId) -> TenantMemory {
         let shared = Arc::clone(&self.0);
         let known = {
-            let tenants = shared.tenants.read().unwrap_or_else(PoisonError::into_inner);
+            let tenants = shared
+                .tenants
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
             tenants.get(tenant).cloned()
         };
         let account = known.unwrap_or_else(|| {
-            let mut tenants = shared.tenants.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tenants = shared
+                .tenants
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             Arc::clone(tenants.entry(tenant.clone()).or_default())
         });
         TenantMemory { shared, account }
@@ -124,7 +130,11 @@ impl MemoryBudget {
 
     /// The figures of every tenant that has been served.
     pub fn uses(&self) -> Vec<MemoryUse> {
-        let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        let tenants = self
+            .0
+            .tenants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let figures = |(tenant, account): (&TenantId, &Arc<Account>)| MemoryUse {
             tenant: tenant.clone(),
             bytes: std::array::from_fn(|kind| account.kinds[kind].load(Relaxed)),
@@ -181,12 +191,12 @@ impl Shared {
 impl TenantMemory {
     /// Counts memory that is in use already, or is about to be in any case.
     pub fn charge(&self, kind: MemoryKind, bytes: u64) -> MemoryCharge {
-        self.shared.add(&self.account, kind, bytes);
-        MemoryCharge {
+        let charge = MemoryCharge {
             memory: self.clone(),
-            kind,
-            bytes: AtomicU64::new(bytes),
-        }
+            bytes: Default::default(),
+        };
+        charge.add(kind, bytes);
+        charge
     }
 
     /// How many things of so many bytes may be begun: at least one.
@@ -220,28 +230,30 @@ impl TenantMemory {
 
 impl MemoryCharge {
     /// Counts more.
-    pub fn add(&self, bytes: u64) {
-        self.memory.shared.add(&self.memory.account, self.kind, bytes);
-        self.bytes.fetch_add(bytes, Relaxed);
+    pub fn add(&self, kind: MemoryKind, bytes: u64) {
+        self.memory.shared.add(&self.memory.account, kind, bytes);
+        self.bytes[kind as usize].fetch_add(bytes, Relaxed);
     }
 
     /// Counts more, if there is room for it.
-    pub fn try_add(&self, bytes: u64) -> bool {
+    pub fn try_add(&self, kind: MemoryKind, bytes: u64) -> bool {
         let (shared, account) = (&self.memory.shared, &self.memory.account);
         let full = shared.used.load(Relaxed).saturating_add(bytes) > shared.limit;
         if full || shared.is_beyond(account, bytes) {
             account.denials.fetch_add(1, Relaxed);
             return false;
         }
-        self.add(bytes);
+        self.add(kind, bytes);
         true
     }
 }
 
 impl Drop for MemoryCharge {
     fn drop(&mut self) {
-        let bytes = self.bytes.load(Relaxed);
-        self.memory.shared.sub(&self.memory.account, self.kind, bytes);
+        for (kind, bytes) in MEMORY_KINDS.into_iter().zip(&mut self.bytes) {
+            let shared = &self.memory.shared;
+            shared.sub(&self.memory.account, kind, *bytes.get_mut());
+        }
     }
 }
 
@@ -264,14 +276,23 @@ mod tests {
         let (budget, a, b) = tenants(1000);
         let large = a.charge(Messages, 700);
         let small = b.charge(Messages, 50);
-        assert!(a.admitted(Messages).now_or_never().is_some(), "there is room");
+        assert!(
+            a.admitted(Messages).now_or_never().is_some(),
+            "there is room"
+        );
         let more = a.charge(Turns, 100);
         let mut waiting = Box::pin(a.admitted(Messages));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(b.admitted(Messages).now_or_never().is_some());
-        assert!(a.admitted(Components).now_or_never().is_some(), "nothing goes on");
+        assert!(
+            a.admitted(Components).now_or_never().is_some(),
+            "nothing goes on"
+        );
         drop(more);
-        assert!(waiting.now_or_never().is_some(), "what came back was missed");
+        assert!(
+            waiting.now_or_never().is_some(),
+            "what came back was missed"
+        );
         drop((large, small));
         let uses = budget.uses();
         assert_eq!(uses[0].waits, 1);
@@ -284,12 +305,12 @@ mod tests {
     fn growth_is_denied_beyond_the_share_and_beyond_the_limit() {
         let (budget, a, b) = tenants(1000);
         let (of_a, of_b) = (a.charge(Components, 0), b.charge(Components, 0));
-        assert!(of_a.try_add(700) && of_b.try_add(100));
-        assert!(!of_a.try_add(1), "a is beyond its share");
-        assert!(of_b.try_add(200), "b is not");
-        assert!(!of_b.try_add(1), "nothing is left");
+        assert!(of_a.try_add(Components, 700) && of_b.try_add(Components, 100));
+        assert!(!of_a.try_add(Components, 1), "a is beyond its share");
+        assert!(of_b.try_add(Components, 200), "b is not");
+        assert!(!of_b.try_add(Components, 1), "nothing is left");
         drop(of_a);
-        assert!(of_b.try_add(400));
+        assert!(of_b.try_add(Components, 400));
         let denials: Vec<_> = budget.uses().iter().map(|used| used.denials).collect();
         assert_eq!(denials, [1, 1]);
     }

@@ -23,13 +23,17 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &["model", "flow", "pack", "bindings", "registry"],
     ),
     ("ports", &["model"]),
-    ("telemetry", &["model"]),
-    ("turn", &["model", "flow", "registry", "ports", "telemetry"]),
+    ("budget", &["model"]),
+    ("telemetry", &["model", "budget"]),
+    (
+        "turn",
+        &["model", "flow", "registry", "ports", "budget", "telemetry"],
+    ),
     (
         "worker",
-        &["model", "registry", "ports", "telemetry", "turn"],
+        &["model", "registry", "ports", "budget", "telemetry", "turn"],
     ),
-    ("adapters", &["model", "ports", "telemetry"]),
+    ("adapters", &["model", "ports", "budget", "telemetry"]),
     ("chat", &["model", "ports", "adapters"]),
     (
         "rehearsal",

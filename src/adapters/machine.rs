@@ -27,14 +27,24 @@ fn group_limit(root: &Path, line: &str) -> Option<u64> {
     };
     let mount = root.join(mount);
     let group: PathBuf = mount.join(path.trim_start_matches('/'));
-    let groups = group.ancestors().take_while(|group| group.starts_with(&mount));
-    let limit = |group: &Path| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok();
+    let groups = group
+        .ancestors()
+        .take_while(|group| group.starts_with(&mount));
+    let limit = |group: &Path| {
+        fs::read_to_string(group.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
     groups.filter_map(limit).min()
 }
 
 fn machine(root: &Path) -> Option<u64> {
     let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: u64 = total.trim().strip_suffix(" kB")?.parse().ok()?;
     kilobytes.checked_mul(1024)
 }
@@ -82,7 +92,13 @@ mod tests {
             ],
             Some(9000),
         );
-        let none = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-        check(&[machine, ("proc/self/cgroup", "4:memory:/\n"), none], Some(1_024_000));
+        let none = (
+            "sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        );
+        check(
+            &[machine, ("proc/self/cgroup", "4:memory:/\n"), none],
+            Some(1_024_000),
+        );
     }
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 
 use super::assembly::Assembly;
+use crate::adapters::machine;
 use crate::adapters::packs::Remote;
 use crate::adapters::wasm::{Code, Compiler, Job, Stats, WasmComponents};
 use crate::bindings::{self, EnvPolicy, Fingerprint, PackBinding};
+use crate::budget::MemoryBudget;
 use crate::catalog::{self, Bindings, Candidate, ComponentCode, Opening, Sources};
 use crate::flow;
 use crate::model::{ComponentDigest, PackId, PackRef, Problem, Problems, RemoteRef, TenantId};
@@ -34,6 +36,7 @@ pub struct Loader {
     remote: Arc<Remote>,
     components: Arc<WasmComponents>,
     counted: ComponentMetrics,
+    memory: MemoryBudget,
     keeps: bool,
 }
 
@@ -99,8 +102,10 @@ impl Loader {
         compiler: Compiler,
     ) -> Result<Self, Problems> {
         let counted = ComponentMetrics::default();
+        let memory = MemoryBudget::new(settings.limits.memory.of(machine::memory_bytes()));
         let components =
             WasmComponents::with_compiler(&settings.components, compiler, counted.clone());
+        let components = components.within(memory.clone());
         let dirs = settings.bindings_dirs.iter();
         let tenants = settings.tenants.iter();
         let defaults =
@@ -128,8 +133,14 @@ impl Loader {
             remote: Arc::new(remote),
             components: Arc::new(components),
             counted,
+            memory,
             keeps: false,
         })
+    }
+
+    /// The memory that components use, and whatever else is counted against the same limit.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        &self.memory
     }
 
     /// What is counted of the components' calls.

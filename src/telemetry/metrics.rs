@@ -21,6 +21,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::components::ComponentMetrics;
 use super::health::Health;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
 /// Seconds. A turn of the worker takes about a millisecond; one that calls out takes as long as that does.
@@ -133,6 +134,13 @@ impl Metrics {
     #[must_use]
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
+        self
+    }
+
+    /// What is counted of memory, too.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &MemoryBudget) -> Self {
+        super::memory::register(&mut self.registry, memory);
         self
     }
 

@@ -15,10 +15,12 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use super::abi::{Entry, Mismatch, Output};
 use super::fair::{FairSlots, FairThreads};
 use super::guest::{Guest, Refusal, Surroundings};
+use super::limits::Denial;
 use super::mailbox::{Mailbox, Question};
 use super::prepare::Prepared;
 use super::threads::Threads;
 use super::ticker::Ticker;
+use crate::budget::MemoryKind;
 use crate::model::{MAX_DEPTH, TenantId, is_too_deep};
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
@@ -118,6 +120,8 @@ async fn run(
     mailbox: Mailbox,
 ) -> Result<ComponentOutput, ComponentError> {
     let tenant = call.tenant.clone();
+    let memory = hall.around.memory.tenant(&tenant);
+    memory.admitted(MemoryKind::Components).await;
     let _slot = hall.slots.take(&tenant).await;
     let mut count = Count::new(&hall.around.metrics, &call.tenant);
     let _ticking = hall.ticker.tick();
@@ -219,11 +223,16 @@ impl Hall {
             limit,
         };
         // What a guest that gets no memory does is to crash.
-        if guest.memory.was_denied() {
-            let bytes = self.around.memory_bytes;
-            return limit(format!(
-                "{bytes} bytes of memory (`components.memory_bytes`)"
-            ));
+        if let Some(denial) = guest.memory.denial() {
+            return limit(match denial {
+                Denial::Call => {
+                    let bytes = self.around.memory_bytes;
+                    format!("{bytes} bytes of memory (`components.memory_bytes`)")
+                }
+                Denial::Worker => "the share of its tenant in the memory of this worker, of which others use the rest at \
+                                   the moment (`limits.memory`)"
+                    .to_owned(),
+            });
         }
         if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
             let bytes = self.stack_bytes;

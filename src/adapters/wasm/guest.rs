@@ -11,6 +11,7 @@ use super::egress::Egress;
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
+use crate::budget::MemoryBudget;
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
 
@@ -55,14 +56,16 @@ pub(super) struct Surroundings {
     pub(super) egress: Arc<Egress>,
     pub(super) metrics: ComponentMetrics,
     pub(super) memory_bytes: usize,
+    pub(super) memory: MemoryBudget,
     pub(super) state_bytes: usize,
 }
 
 impl Guest {
     pub(super) fn new(call: Arc<ComponentCall>, mailbox: Mailbox, around: &Surroundings) -> Self {
+        let memory = around.memory.tenant(&call.tenant);
         Self {
             call,
-            memory: MemoryLimit::new(around.memory_bytes),
+            memory: MemoryLimit::new(around.memory_bytes, &memory),
             state: State {
                 mailbox,
                 read: HashMap::new(),

@@ -44,6 +44,7 @@ pub use config::{CacheDir, Config, HostPattern, HttpConfig};
 pub use ledger::{FailedComponent, Preparation};
 pub use prepare::{Code, Stats};
 
+use crate::budget::MemoryBudget;
 use crate::model::{ComponentDigest, Problem, Problems};
 use crate::ports::{ComponentCall, Components, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
@@ -64,6 +65,7 @@ const COMPILERS: usize = 2;
 pub struct WasmComponents {
     config: Config,
     metrics: ComponentMetrics,
+    memory: MemoryBudget,
     compiler: Compiler,
     works: OnceLock<Works>,
     queue: Arc<CompileQueue>,
@@ -104,6 +106,7 @@ impl Works {
         config: &Config,
         compiler: &Compiler,
         metrics: ComponentMetrics,
+        memory: MemoryBudget,
     ) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine {
             instances: config.instances.get(),
@@ -126,6 +129,7 @@ impl Works {
                 egress: Arc::new(Egress::new(&config.http)),
                 metrics,
                 memory_bytes: config.memory(),
+                memory,
                 state_bytes: config.output_bytes.get(),
             },
             call_timeout: config.call_timeout,
@@ -159,6 +163,7 @@ impl WasmComponents {
         Self {
             config: config.clone(),
             metrics,
+            memory: MemoryBudget::unlimited(),
             compiler,
             works: OnceLock::new(),
             queue: Arc::new(CompileQueue::new(lanes)),
@@ -166,11 +171,19 @@ impl WasmComponents {
         }
     }
 
+    /// Counts the memory of calls against this.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryBudget) -> Self {
+        self.memory = memory;
+        self
+    }
+
     fn works(&self) -> Result<&Works, WasmError> {
         if let Some(works) = self.works.get() {
             return Ok(works);
         }
-        let works = Works::new(&self.config, &self.compiler, self.metrics.clone())?;
+        let (metrics, memory) = (self.metrics.clone(), self.memory.clone());
+        let works = Works::new(&self.config, &self.compiler, metrics, memory)?;
         Ok(self.works.get_or_init(|| works))
     }
 

@@ -1,6 +1,6 @@
 //! The settings under `components.compile`.
 
-use std::num::{NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

@@ -40,6 +40,13 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether the process is to stay, and serve.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: pull activities from NATS, run their flows, publish the replies

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::components;
 use crate::harness::{
-    DEADLINE, FixturePack, Message, Neighbour, Provider, Servers, Tenant, WorkerProcess,
-    fresh_tenant, poll, resident_bytes,
+    DEADLINE, FixturePack, MOST_SLOWDOWN, Message, Neighbour, Provider, Servers, Tenant,
+    WorkerProcess, fresh_tenant, poll, resident_bytes,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -118,4 +122,173 @@ async fn a_component_that_takes_too_much_to_compile_is_left_out_and_others_are_b
     provider.send(&Message::new("d", "hi")).await;
     provider.expect_text("done").await;
     logs(&next, &["compiling it takes longer than 1s"], DEADLINE).await;
+}
+
+/// A neighbour whose flow calls a component.
+fn neighbour_with_component() -> Neighbour {
+    let nodes = "a: {component.exec: {component: code, operation: run}, routing: [{to: b}]}\n\
+                 b: {emit.message: {text: \"{{in.text}}\"}, routing: out}";
+    let code = components::component("echo");
+    Neighbour::running(&FixturePack::with(
+        "neighbour",
+        &[("main", nodes)],
+        &[("code", &code)],
+    ))
+}
+
+fn messages(count: usize) -> impl Iterator<Item = Message> {
+    (0..count).map(|n| Message::new(&format!("c{n}"), "hi").from(&format!("user{n}")))
+}
+
+/// The most memory that a worker has resident, from when this is made until it is asked for.
+struct Peak(tokio::task::JoinHandle<()>, Arc<AtomicU64>);
+
+impl Peak {
+    fn of(worker: &WorkerProcess) -> Self {
+        let (pid, most) = (worker.pid(), Arc::<AtomicU64>::default());
+        let seen = Arc::clone(&most);
+        let looking = async move {
+            loop {
+                seen.fetch_max(resident_bytes(pid).unwrap_or(0), Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        Self(tokio::spawn(looking), most)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.1.load(Relaxed)
+    }
+}
+
+impl Drop for Peak {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Memory comes back after a peak: soon no more than this is resident.
+async fn comes_back(worker: &WorkerProcess, most: u64) {
+    let pid = worker.pid();
+    let back = poll(DEADLINE, async || {
+        (resident_bytes(pid)? < most).then_some(())
+    });
+    let back = back.await.is_some();
+    let now = resident_bytes(pid).unwrap() / MIB;
+    assert!(
+        back,
+        "{now} MiB are resident, of {} at the most",
+        most / MIB
+    );
+}
+
+#[tokio::test]
+async fn calls_that_compute_make_a_neighbours_calls_at_most_twice_as_slow() {
+    let servers = Servers::shared().await;
+    let neighbour = neighbour_with_component();
+    let looping = calling("looping", "loop", &components::component("misbehave"));
+    let attacker = fresh_tenant().runs(&looping, &["main"], "");
+    let _worker = WorkerProcess::of(&servers)
+        .bindings(&attacker)
+        .bindings(neighbour.tenant())
+        .setting("COMPONENTS__CALL_TIMEOUT", "4s")
+        .setting("COMPONENTS__HTTP__TIMEOUT", "1s")
+        .setting("WORKER__ATTEMPTS", "1")
+        .start()
+        .await;
+    let attack = Provider::connect(&servers, &attacker)
+        .await
+        .patient(DEADLINE * 3);
+    let mut neighbour = neighbour.connect(&servers).await;
+    let slowdown = neighbour.slowdown(
+        async || attack.flood(messages(64)).await,
+        async || attack.settled().await,
+    );
+    assert!(slowdown.await <= MOST_SLOWDOWN);
+}
+
+#[tokio::test]
+async fn calls_that_hoard_memory_get_their_tenants_share_of_it_and_give_it_back() {
+    const LIMIT: u64 = 256 * MIB;
+    let servers = Servers::shared().await;
+    let neighbour = neighbour_with_component();
+    let hoarding = calling("hoarding", "hoard", &components::component("misbehave"));
+    let attacker = fresh_tenant().runs(&hoarding, &["main"], "");
+    let worker = WorkerProcess::of(&servers)
+        .bindings(&attacker)
+        .bindings(neighbour.tenant())
+        .setting("LIMITS__MEMORY", &LIMIT.to_string())
+        .setting("COMPONENTS__MEMORY_BYTES", &(64 * MIB).to_string())
+        .setting("COMPONENTS__CALL_TIMEOUT", "4s")
+        .setting("COMPONENTS__HTTP__TIMEOUT", "1s")
+        .setting("WORKER__ATTEMPTS", "1")
+        .start()
+        .await;
+    let mut attack = Provider::connect(&servers, &attacker)
+        .await
+        .patient(DEADLINE * 6);
+    let mut neighbour = neighbour.connect(&servers).await;
+    neighbour.latency().await;
+    let before = resident_bytes(worker.pid()).unwrap();
+    let peak = Peak::of(&worker);
+    let slowdown = neighbour.slowdown(
+        async || attack.flood(messages(24)).await,
+        async || attack.settled().await,
+    );
+    assert!(slowdown.await <= MOST_SLOWDOWN);
+    let most = peak.bytes();
+    assert!(
+        most < before + LIMIT + 64 * MIB,
+        "{} MiB became {} MiB",
+        before / MIB,
+        most / MIB
+    );
+    assert!(most > before + 100 * MIB, "nothing was hoarded");
+    assert_eq!(attack.expect_dead().await.code(), "component_limit");
+    let held_back = worker.metric("greentic_worker_memory_denials_total", &attacker.id);
+    assert!(held_back.await > 0.0);
+    comes_back(&worker, before + 64 * MIB).await;
+}
+
+#[tokio::test]
+async fn large_bodies_wait_in_the_stream_while_there_is_no_memory_for_them() {
+    const LIMIT: u64 = 128 * MIB;
+    let servers = Servers::shared().await;
+    let neighbour = Neighbour::new();
+    // Each value is two bytes of text, and dozens in memory.
+    let large = Value::Array(vec![json!(0); 450_000]);
+    let echo = "a: {emit.message: {text: done}, routing: out}";
+    let pack = FixturePack::of("large", &[("main", echo)]);
+    let attacker = fresh_tenant().runs(&pack, &["main"], "");
+    let worker = WorkerProcess::of(&servers)
+        .bindings(&attacker)
+        .bindings(neighbour.tenant())
+        .setting("LIMITS__MEMORY", &LIMIT.to_string())
+        .setting("COMPONENTS__MEMORY_BYTES", &(32 * MIB).to_string())
+        .start()
+        .await;
+    let flood = Provider::connect(&servers, &attacker)
+        .await
+        .patient(DEADLINE * 6);
+    let mut neighbour = neighbour.connect(&servers).await;
+    neighbour.latency().await;
+    let before = resident_bytes(worker.pid()).unwrap();
+    let peak = Peak::of(&worker);
+    let bodies = || messages(40).map(|message| message.field("metadata", json!({"list": large})));
+    for message in bodies() {
+        flood.send(&message).await;
+    }
+    flood.settled().await;
+    let all = poll(DEADLINE, async || {
+        (flood.published().await == (40, 0)).then_some(())
+    });
+    if all.await.is_none() {
+        let (_, metrics) = worker.get("/metrics").await.unwrap();
+        panic!("{:?}\n{}\n{metrics}", flood.published().await, worker.log());
+    }
+    neighbour.latency().await;
+    let most = peak.bytes();
+    eprintln!("{} MiB became {} MiB", before / MIB, most / MIB);
+    assert!(most < before + LIMIT + 64 * MIB);
+    comes_back(&worker, before + 64 * MIB).await;
 }

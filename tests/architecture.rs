@@ -55,6 +55,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "yaml",
             "pack",
             "bindings",
+            "budget",
             "telemetry",
             "flow",
             "registry",

@@ -1,29 +1,28 @@
 //! From settings to a registry: gtbinds are read, archives fetched and opened, flows compiled. Each load begins anew, so
 //! that a running worker can load beside what it runs.
 
+mod fetch;
+mod kept;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
-
 use super::assembly::Assembly;
 use crate::adapters::machine;
 use crate::adapters::packs::Remote;
 use crate::adapters::wasm::{Code, Compiler, Job, Stats, WasmComponents};
-use crate::bindings::{self, EnvPolicy, Fingerprint, PackBinding};
+use crate::bindings::{self, EnvPolicy, Fingerprint};
 use crate::budget::MemoryBudget;
 use crate::catalog::{self, Bindings, Candidate, ComponentCode, Opening, Sources};
 use crate::flow;
-use crate::model::{ComponentDigest, PackId, PackRef, Problem, Problems, RemoteRef, TenantId};
+use crate::model::{ComponentDigest, PackId, Problem, Problems, TenantId};
 use crate::pack::{self, Cache, NotFetched, Resolver};
-use crate::registry::{BoundPack, DefaultFlow, Live, Loading, Registry, Shelf};
+use crate::registry::{DefaultFlow, Live, Registry};
 use crate::settings::Settings;
 use crate::telemetry::ComponentMetrics;
 
-/// How many archives are fetched at once.
-const PARALLEL: usize = 4;
 /// How long a start waits for components to be compiled. The tenants of those that take longer are served from then on.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The same of a running worker, whose other changes wait meanwhile.
@@ -303,77 +302,6 @@ impl Loader {
         })
         .await
     }
-
-    /// Fetches the archives of other machines that are not in the cache yet. What the cache takes is not held in memory.
-    async fn fetch(&self, merged: &[PackBinding]) -> Fetched {
-        let mut wanted: BTreeMap<PackId, Vec<&RemoteRef>> = BTreeMap::new();
-        for binding in merged {
-            if let PackRef::Remote(remote) = &binding.pack_ref.value {
-                let references = wanted.entry(binding.pack_id.value).or_default();
-                if !references.contains(&remote) {
-                    references.push(remote);
-                }
-            }
-        }
-        let each = wanted.into_iter().map(|(pack, references)| async move {
-            (pack, self.fetch_one(pack, references).await)
-        });
-        // Gathered first: what holds a closure over references cannot be sent to another thread.
-        let each: Vec<_> = each.collect();
-        let fetched: Vec<_> = stream::iter(each)
-            .buffer_unordered(PARALLEL)
-            .collect()
-            .await;
-        let outside = fetched.into_iter();
-        outside
-            .filter_map(|(pack, fetched)| Some((pack, fetched.transpose()?)))
-            .collect()
-    }
-
-    /// The archive, if the cache does not have it by then. Of several addresses the first that does is taken.
-    async fn fetch_one(
-        &self,
-        pack: PackId,
-        references: Vec<&RemoteRef>,
-    ) -> Result<Option<Vec<u8>>, NotFetched> {
-        if self.is_cached(pack).await {
-            return Ok(None);
-        }
-        let limit = self.parts.limits.archive_bytes;
-        let mut failure = None;
-        for reference in references {
-            match self.remote.fetch(&pack, reference, limit).await {
-                Ok(bytes) => return Ok(self.store(pack, bytes).await),
-                Err(error) => {
-                    failure = Some(NotFetched {
-                        reason: format!("`{reference}`: {error}"),
-                        remedy: error.remedy().to_owned(),
-                    });
-                }
-            }
-        }
-        failure.map_or(Ok(None), Err)
-    }
-
-    async fn is_cached(&self, pack: PackId) -> bool {
-        let parts = Arc::clone(&self.parts);
-        let there = aside(move || {
-            let cache = parts.cache.as_ref()?;
-            // What cannot be read is fetched; whether the cache can be written to shows afterwards.
-            cache.take(&pack, parts.limits.archive_bytes).ok().flatten()
-        });
-        matches!(there.await, Ok(Some(_)))
-    }
-
-    /// Puts an archive into the cache; gives it back if there is none that takes it.
-    async fn store(&self, pack: PackId, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let parts = Arc::clone(&self.parts);
-        let stored = aside(move || match &parts.cache {
-            Some(cache) if cache.keep(&pack, &bytes).is_ok() => None,
-            Some(_) | None => Some(bytes),
-        });
-        stored.await.ok().flatten()
-    }
 }
 
 impl Parts {
@@ -391,34 +319,6 @@ impl Parts {
             environment: &self.environment,
             defaults: &self.defaults,
         }
-    }
-
-    /// A pack of the cache, ready to run; none if it is not there.
-    fn kept(
-        &self,
-        components: &WasmComponents,
-        pack: PackId,
-        tenant: &TenantId,
-    ) -> Option<Result<BoundPack, Problems>> {
-        let cache = self.cache.as_ref()?;
-        let archive = cache.file(&pack);
-        match cache.take(&pack, self.limits.archive_bytes) {
-            Ok(Some(_)) => {}
-            Ok(None) => return None,
-            Err(error) => {
-                let problem = Problem::error(format!("the archive cannot be read: {error}"));
-                let problem = problem.in_file(&archive);
-                return Some(Err(problem
-                    .remedy("give the worker the right to read it")
-                    .into()));
-            }
-        }
-        let resolver = self.resolver();
-        let found = catalog::load_kept(&self.sources(&resolver), (pack, &archive), tenant);
-        Some(found.and_then(|(bound, code)| {
-            prepare(components, &code)?;
-            Ok(bound)
-        }))
     }
 }
 
@@ -450,27 +350,6 @@ pub(crate) fn load_with(loader: Loader) -> Result<Loaded, Problems> {
     loading
         .join()
         .map_err(|_panic| Problem::error("loading ended early, as the log says"))?
-}
-
-/// The cache is where packs are found that are not bound any more.
-impl Shelf for Loader {
-    fn load<'a>(&'a self, pack: PackId, tenant: &'a TenantId) -> Loading<'a> {
-        let (parts, components) = (Arc::clone(&self.parts), Arc::clone(&self.components));
-        let owner = tenant.clone();
-        Box::pin(async move {
-            let found = aside(move || parts.kept(&components, pack, &owner)).await;
-            match found.ok().flatten()? {
-                Ok(found) => {
-                    tracing::info!(%pack, name = found.name, "a conversation goes on in a pack that is not bound any more");
-                    Some(found)
-                }
-                Err(problems) => {
-                    tracing::error!("{problems}");
-                    None
-                }
-            }
-        })
-    }
 }
 
 /// Compiles components, as far as they are not compiled yet, and tells what is odd about them.

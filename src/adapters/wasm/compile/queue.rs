@@ -211,12 +211,14 @@ mod tests {
 
     #[test]
     fn an_owner_has_one_at_a_time_and_waits_behind_those_that_took_less() {
-        let mut state = State::default();
-        state.waiting = vec![
-            job("a", "large", 9),
-            job("a", "small", 1),
-            job("b", "other", 5),
-        ];
+        let mut state = State {
+            waiting: vec![
+                job("a", "large", 9),
+                job("a", "small", 1),
+                job("b", "other", 5),
+            ],
+            ..State::default()
+        };
         let first = state.next().unwrap();
         assert_eq!(first.name, "small");
         let second = state.next().unwrap();

@@ -5,7 +5,7 @@
 //! always goes on, and what is counted comes back when it ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -137,9 +137,9 @@ impl MemoryBudget {
             .unwrap_or_else(PoisonError::into_inner);
         let figures = |(tenant, account): (&TenantId, &Arc<Account>)| MemoryUse {
             tenant: tenant.clone(),
-            bytes: std::array::from_fn(|kind| account.kinds[kind].load(Relaxed)),
-            waits: account.waits.load(Relaxed),
-            denials: account.denials.load(Relaxed),
+            bytes: std::array::from_fn(|kind| account.kinds[kind].load(SeqCst)),
+            waits: account.waits.load(SeqCst),
+            denials: account.denials.load(SeqCst),
         };
         let mut uses: Vec<_> = tenants.iter().map(figures).collect();
         uses.sort_by(|a, b| a.tenant.cmp(&b.tenant));
@@ -156,10 +156,10 @@ impl Shared {
         if bytes == 0 {
             return;
         }
-        self.used.fetch_add(bytes, Relaxed);
-        account.kinds[kind as usize].fetch_add(bytes, Relaxed);
-        if account.used.fetch_add(bytes, Relaxed) == 0 {
-            self.active.fetch_add(1, Relaxed);
+        self.used.fetch_add(bytes, SeqCst);
+        account.kinds[kind as usize].fetch_add(bytes, SeqCst);
+        if account.used.fetch_add(bytes, SeqCst) == 0 {
+            self.active.fetch_add(1, SeqCst);
         }
     }
 
@@ -167,10 +167,10 @@ impl Shared {
         if bytes == 0 {
             return;
         }
-        let before = self.used.fetch_sub(bytes, Relaxed);
-        account.kinds[kind as usize].fetch_sub(bytes, Relaxed);
-        if account.used.fetch_sub(bytes, Relaxed) == bytes {
-            self.active.fetch_sub(1, Relaxed);
+        let before = self.used.fetch_sub(bytes, SeqCst);
+        account.kinds[kind as usize].fetch_sub(bytes, SeqCst);
+        if account.used.fetch_sub(bytes, SeqCst) == bytes {
+            self.active.fetch_sub(1, SeqCst);
         }
         if before > self.soft() {
             self.freed.notify_waiters();
@@ -180,11 +180,11 @@ impl Shared {
     /// Whether so much more would be beyond the tenant's share while there is little left.
     fn is_beyond(&self, account: &Account, more: u64) -> bool {
         let soft = self.soft();
-        if self.used.load(Relaxed).saturating_add(more) <= soft {
+        if self.used.load(SeqCst).saturating_add(more) <= soft {
             return false;
         }
-        let active = self.active.load(Relaxed).max(1) as u64;
-        account.used.load(Relaxed).saturating_add(more) > soft / active
+        let active = self.active.load(SeqCst).max(1) as u64;
+        account.used.load(SeqCst).saturating_add(more) > soft / active
     }
 }
 
@@ -201,7 +201,7 @@ impl TenantMemory {
 
     /// How many things of so many bytes may be begun: at least one.
     pub fn room(&self, bytes: u64) -> usize {
-        let used = self.shared.used.load(Relaxed);
+        let used = self.shared.used.load(SeqCst);
         let left = self.shared.soft().saturating_sub(used);
         usize::try_from(left / bytes.max(1))
             .unwrap_or(usize::MAX)
@@ -216,12 +216,12 @@ impl TenantMemory {
             tokio::pin!(freed);
             // What comes back from here on is not missed.
             freed.as_mut().enable();
-            let goes_on = self.account.kinds[kind as usize].load(Relaxed) > 0;
+            let goes_on = self.account.kinds[kind as usize].load(SeqCst) > 0;
             if !goes_on || !self.shared.is_beyond(&self.account, 0) {
                 return;
             }
             if !std::mem::replace(&mut waited, true) {
-                self.account.waits.fetch_add(1, Relaxed);
+                self.account.waits.fetch_add(1, SeqCst);
             }
             freed.await;
         }
@@ -232,15 +232,15 @@ impl MemoryCharge {
     /// Counts more.
     pub fn add(&self, kind: MemoryKind, bytes: u64) {
         self.memory.shared.add(&self.memory.account, kind, bytes);
-        self.bytes[kind as usize].fetch_add(bytes, Relaxed);
+        self.bytes[kind as usize].fetch_add(bytes, SeqCst);
     }
 
     /// Counts more, if there is room for it.
     pub fn try_add(&self, kind: MemoryKind, bytes: u64) -> bool {
         let (shared, account) = (&self.memory.shared, &self.memory.account);
-        let full = shared.used.load(Relaxed).saturating_add(bytes) > shared.limit;
+        let full = shared.used.load(SeqCst).saturating_add(bytes) > shared.limit;
         if full || shared.is_beyond(account, bytes) {
-            account.denials.fetch_add(1, Relaxed);
+            account.denials.fetch_add(1, SeqCst);
             return false;
         }
         self.add(kind, bytes);
@@ -297,8 +297,8 @@ mod tests {
         let uses = budget.uses();
         assert_eq!(uses[0].waits, 1);
         assert!(uses.iter().all(|used| used.bytes == [0; 3]));
-        assert_eq!(budget.0.active.load(Relaxed), 0);
-        assert_eq!(budget.0.used.load(Relaxed), 0);
+        assert_eq!(budget.0.active.load(SeqCst), 0);
+        assert_eq!(budget.0.used.load(SeqCst), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use wasmtime::ResourceLimiter;
 
-use crate::budget::{MemoryCharge, MemoryKind, TenantMemory};
+use crate::budget::{MemoryCharge, MemoryKind};
 
 /// The memory of one call, all its modules together. A component that is denied more may still end well; one that does
 /// not has gone past the limit.
@@ -24,10 +24,10 @@ pub(super) enum Denial {
 }
 
 impl MemoryLimit {
-    pub(super) fn new(bytes: usize, memory: &TenantMemory) -> Self {
+    pub(super) fn new(bytes: usize, charge: MemoryCharge) -> Self {
         Self {
             left: bytes,
-            charge: memory.charge(MemoryKind::Components, 0),
+            charge,
             denial: None,
         }
     }
@@ -84,14 +84,14 @@ mod tests {
     fn memory_is_given_until_none_is_left_and_the_denial_is_remembered() {
         let budget = MemoryBudget::unlimited();
         let tenant = budget.tenant(&"t".parse().unwrap());
-        let mut limit = MemoryLimit::new(300, &tenant);
+        let mut limit = MemoryLimit::new(300, tenant.charge(MemoryKind::Components, 5));
         assert!(limit.memory_growing(0, 200, None).unwrap());
         assert!(!limit.memory_growing(0, 60, Some(50)).unwrap());
         assert!(limit.memory_growing(0, 100, Some(100)).unwrap());
         assert_eq!(limit.denial(), None);
         assert!(!limit.memory_growing(200, 201, None).unwrap());
         assert_eq!(limit.denial(), Some(Denial::Call));
-        assert_eq!(budget.uses()[0].bytes, [0, 0, 300]);
+        assert_eq!(budget.uses()[0].bytes, [0, 0, 305]);
         drop(limit);
         assert_eq!(budget.uses()[0].bytes, [0, 0, 0]);
     }
@@ -100,7 +100,7 @@ mod tests {
     fn what_the_worker_does_not_have_is_told_from_what_a_call_may_not() {
         let budget = MemoryBudget::new(1000);
         let tenant = budget.tenant(&"t".parse().unwrap());
-        let mut limit = MemoryLimit::new(10_000, &tenant);
+        let mut limit = MemoryLimit::new(10_000, tenant.charge(MemoryKind::Components, 0));
         assert!(limit.memory_growing(0, 800, None).unwrap());
         assert!(!limit.memory_growing(800, 801, None).unwrap());
         assert_eq!(limit.denial(), Some(Denial::Worker));

@@ -129,6 +129,7 @@ impl Works {
                 egress: Arc::new(Egress::new(&config.http)),
                 metrics,
                 memory_bytes: config.memory(),
+                stack_bytes: config.stack_bytes.get(),
                 memory,
                 state_bytes: config.output_bytes.get(),
             },

@@ -1,5 +1,6 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
+mod assembly;
 mod load;
 mod reload;
 
@@ -8,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use load::prepare;
-pub use load::{Loaded, Loader, load};
+pub use load::{LeftOut, Loaded, Loader, load};
+pub(crate) use load::{load_with, prepare};
 use reload::Reloading;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
@@ -139,13 +140,18 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         }
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(loader.counted()));
+        let metrics = Arc::new(
+            Metrics::new(Arc::clone(&health))
+                .with_components(loader.counted())
+                .with_memory(loader.memory()),
+        );
         let outage = Outage::default();
         let Ports {
             inbound,
             store,
             publisher,
         } = ports(&nats, &redis);
+        let memory = loader.memory().clone();
         let loader = Arc::new(loader);
         let live = Arc::new(loader.put_in_force(loaded.registry));
         let turns = Turns {
@@ -159,7 +165,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             config: turn_config(settings),
         };
         let config = worker_config(settings, &tenants);
-        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config);
+        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config).within(memory);
         let reloading = Reloading {
             loader,
             live,
@@ -169,6 +175,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics: Arc::clone(&metrics),
             every: settings.reload.every,
             seen: loaded.seen,
+            left_out: loaded.left_out,
         };
         Ok(Self {
             worker,

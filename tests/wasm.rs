@@ -10,6 +10,8 @@
 mod cache;
 #[path = "wasm/calls.rs"]
 mod calls;
+#[path = "wasm/compile.rs"]
+mod compile;
 #[path = "support/components.rs"]
 mod components;
 #[path = "wasm/imports.rs"]

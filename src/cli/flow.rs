@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::{Failure, say};
 use crate::adapters::memory::PlayedComponents;
-use crate::adapters::wasm::WasmComponents;
+use crate::adapters::wasm::{Compiler, WasmComponents};
 use crate::app;
 use crate::catalog::{self, Folder};
 use crate::flow::{self, Chart};
@@ -97,7 +97,9 @@ fn components(folder: &Folder) -> Result<Arc<dyn Components>, Failure> {
         return Ok(Arc::new(PlayedComponents::none()));
     }
     let settings = Settings::defaults()?;
-    let components = WasmComponents::new(&settings.components, ComponentMetrics::default());
+    let compiler = Compiler::of_this_program();
+    let metrics = ComponentMetrics::default();
+    let components = WasmComponents::new(&settings.components, metrics).compiled_by(compiler);
     for warning in app::prepare(&components, &folder.code)? {
         super::warn(&warning)?;
     }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::adapters::wasm::{CompilerOptions, run_compiler};
 use crate::model::Problems;
 use crate::settings::{self, Flags, Loaded};
 use crate::telemetry::printable;
@@ -40,6 +41,13 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether the process is to stay, and serve.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: pull activities from NATS, run their flows, publish the replies
@@ -59,6 +67,9 @@ enum Command {
     Pack(pack::Pack),
     /// Print the JSON Schema of the message contract
     Schema(schema::Schema),
+    /// Compile a component: what a worker starts for each, with limits on time and memory
+    #[command(hide = true)]
+    CompileComponent(CompilerOptions),
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +134,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Flow(flow) => flow::run(flow),
         Command::Pack(pack) => pack::run(&pack),
         Command::Schema(schema) => schema::run(&schema),
+        Command::CompileComponent(options) => run_compiler(options).map_err(Failure::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -98,6 +98,14 @@ impl Machine {
         })
     }
 
+    /// The bytes that its templates have produced.
+    pub(super) fn rendered_bytes(&self, program: &Program) -> u64 {
+        program
+            .limits
+            .rendered_bytes
+            .saturating_sub(self.room.left()) as u64
+    }
+
     /// Runs the next node.
     pub(super) fn run_node(&mut self, cx: &Context<'_>) -> Result<Progress, FlowError> {
         self.nodes_run

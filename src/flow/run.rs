@@ -9,7 +9,7 @@ use super::machine::{Machine, Pending, Progress};
 use super::nodes::state_answer;
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
-use super::{Context, Event, Step};
+use super::{Context, Event, Program, Step};
 use crate::model::FlowId;
 
 /// A run of a flow, between two steps.
@@ -44,6 +44,14 @@ impl Run {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
             Stage::Fresh(_) | Stage::Parked(_) => None,
+        }
+    }
+
+    /// The bytes that its templates have produced, most of which it holds while it waits for an answer.
+    pub fn rendered_bytes(&self, program: &Program) -> u64 {
+        match &self.0 {
+            Stage::Asked(machine, _) => machine.rendered_bytes(program),
+            Stage::Fresh(_) | Stage::Parked(_) => 0,
         }
     }
 

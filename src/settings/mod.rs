@@ -6,6 +6,7 @@
 
 mod flags;
 mod layers;
+mod memory;
 mod nearest;
 mod read;
 mod render;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use flags::Flags;
+pub use memory::MemoryLimit;
 pub use sections::{Limits, Packs, Reload, Retry, Tenant, TenantHttp, Worker};
 pub use variables::VARIABLE_PREFIX;
 

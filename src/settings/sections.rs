@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::MemoryLimit;
+
 use crate::adapters::packs::Access;
 use crate::adapters::packs::config::{Az, Gs, Host, S3};
 use crate::adapters::wasm::HostPattern;
@@ -136,6 +138,8 @@ pub struct Limits {
     pub call_depth: NonZeroU32,
     /// What the templates of one turn may produce in all, in bytes.
     pub rendered_bytes: NonZeroUsize,
+    /// The most memory of messages, turns and components together.
+    pub memory: MemoryLimit,
 }
 
 impl Default for Packs {
@@ -196,6 +200,7 @@ impl Default for Limits {
             jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
             call_depth: const { NonZeroU32::new(16).unwrap() },
             rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+            memory: MemoryLimit::Auto,
         }
     }
 }

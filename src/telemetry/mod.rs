@@ -3,6 +3,7 @@
 mod components;
 mod health;
 mod logs;
+mod memory;
 mod metrics;
 mod span;
 mod tenant;

@@ -1,5 +1,6 @@
 //! What log lines and the metrics page look like.
 
+use crate::budget::{MemoryBudget, MemoryKind};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -186,6 +187,7 @@ greentic_worker_pulls_total{tenant="dev.local"} 1
 greentic_worker_ready 0
 greentic_worker_redeliveries_total{tenant="dev.local"} 1
 greentic_worker_reloads_total{outcome="applied"} 0
+greentic_worker_reloads_total{outcome="partial"} 0
 greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_total{tenant="dev.local"} 3
@@ -201,8 +203,13 @@ fn the_document_names_every_metric_and_no_other() {
     let components = ComponentMetrics::default();
     components.called(&tenant(), CallOutcome::Done, Duration::from_millis(1));
     components.refused(&tenant(), Capability::Http);
-    let metrics = Metrics::new(health).with_components(&components);
+    let memory = MemoryBudget::new(1000);
+    memory.tenant(&tenant());
+    let metrics = Metrics::new(health)
+        .with_components(&components)
+        .with_memory(&memory);
     metrics.tenant(&tenant()).dead_letter("code");
+    metrics.left_out(&[(tenant(), 1)].into());
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page
         .lines()
@@ -304,4 +311,21 @@ fn a_value_ends_somewhere_and_a_terminal_is_told_what_it_would_not_show() {
         printable("a\u{202e}b\n c\u{1b}[31m\\"),
         "a\\u202eb\n c\\u001b[31m\\"
     );
+}
+
+#[test]
+fn memory_is_told_by_tenant_and_kind() {
+    let memory = MemoryBudget::new(1000);
+    let _held = memory.tenant(&tenant()).charge(MemoryKind::Turns, 7);
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let page = Metrics::new(health).with_memory(&memory).render().unwrap();
+    for line in [
+        "greentic_worker_memory_limit_bytes 1000",
+        "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"turns\"} 7",
+        "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"messages\"} 0",
+        "greentic_worker_memory_waits_total{tenant=\"dev.local\"} 0",
+        "greentic_worker_memory_denials_total{tenant=\"dev.local\"} 0",
+    ] {
+        assert!(page.contains(line), "no {line} in {page}");
+    }
 }

@@ -23,6 +23,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         state: &mut StateReads,
     ) -> Result<ComponentOutput, TurnError> {
         let flow = invocation.flow.clone();
+        self.holds(run.rendered_bytes(&pack.program));
         let call = self.component_call(pack, invocation)?;
         let mut running = self.turns.components.call(call);
         loop {

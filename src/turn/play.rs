@@ -11,6 +11,7 @@ use super::flow_log;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::{Applied, Attempt};
+use crate::budget::DECODED_FACTOR;
 use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
 use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
 use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
@@ -61,6 +62,18 @@ impl Played {
             resumed: self.taken.is_some(),
             parked: self.parked.is_some(),
         }
+    }
+
+    /// The text of all that it writes.
+    pub fn bytes(&self) -> u64 {
+        let replies = self.outbox.iter().map(|message| message.body.get().len());
+        let state = self.state_written.iter();
+        let state = state.map(|(_, value)| value.as_ref().map_or(0, String::len));
+        let session = self
+            .parked
+            .iter()
+            .map(|parked| parked.data.context_json.len());
+        replies.chain(state).chain(session).sum::<usize>() as u64
     }
 }
 
@@ -235,6 +248,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     .flatten()
             }
         };
+        self.holds(DECODED_FACTOR * raw.as_ref().map_or(0, String::len) as u64);
         let corrupt = |reason| StoreError::Corrupt {
             what: format!("state `{}` of flow `{}`", slot.key, slot.flow),
             reason,

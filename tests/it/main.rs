@@ -17,6 +17,7 @@ mod dead_letters;
 mod edges;
 mod fairness;
 mod harness;
+mod hostile_components;
 mod kill_points;
 mod load_balancer_safety;
 mod messages;

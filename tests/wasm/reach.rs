@@ -10,7 +10,7 @@ use super::*;
 
 /// A bench whose component may reach these hosts in this network.
 fn bench(allow: &[&str], network: Network) -> Bench {
-    let worker = WasmComponents::in_network(&http(allow), ComponentMetrics::default(), network);
+    let worker = WasmComponents::new(&http(allow), ComponentMetrics::default()).in_network(network);
     Bench::on(worker, "http", &component("http")).granted(HTTP, &[])
 }
 

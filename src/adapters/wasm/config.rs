@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::compile::CompileConfig;
 use super::host_pattern::HostPattern;
 use crate::model::{Problem, Problems, UndeclaredState};
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     /// Calls under way at once; more wait for their turn.
     pub instances: NonZeroU32,
+    /// The most of them for one tenant. Default: half of them.
+    pub tenant_instances: Option<NonZeroU32>,
     /// How long one call may take, with everything that it waits for.
     #[serde(with = "humantime_serde")]
     pub call_timeout: Duration,
@@ -35,6 +38,8 @@ pub struct Config {
     pub output_bytes: NonZeroUsize,
     /// What becomes of state that a component uses and its manifest does not mention.
     pub undeclared_state: UndeclaredState,
+    /// How far the compiling of one component may go.
+    pub compile: CompileConfig,
     /// What components may reach over HTTP.
     pub http: HttpConfig,
 }
@@ -70,11 +75,13 @@ impl Default for Config {
             cache_dir: CacheDir::At(PathBuf::from("./cache/components")),
             threads: None,
             instances: const { NonZeroU32::new(256).unwrap() },
+            tenant_instances: None,
             call_timeout: Duration::from_secs(10),
             memory_bytes: const { NonZeroUsize::new(256 * 1024 * 1024).unwrap() },
             stack_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
             output_bytes: const { NonZeroUsize::new(4 * 1024 * 1024).unwrap() },
             undeclared_state: UndeclaredState::default(),
+            compile: CompileConfig::default(),
             http: HttpConfig::default(),
         }
     }
@@ -120,6 +127,19 @@ impl Config {
                     .remedy("set 4294901760 or less"),
             );
         }
+        self.compile.problems(&mut problems);
+        if self
+            .tenant_instances
+            .is_some_and(|most| most > self.instances)
+        {
+            problems.push(
+                Problem::warning(
+                    "a tenant never has as many calls under way: there are fewer slots",
+                )
+                .at("components.tenant_instances")
+                .remedy("lower it, or raise `components.instances`"),
+            );
+        }
         if self.http.timeout > self.call_timeout {
             problems.push(
                 Problem::warning("a request may take longer than the call that makes it")
@@ -128,6 +148,14 @@ impl Config {
             );
         }
         problems
+    }
+
+    /// [`Config::tenant_instances`], or half of all.
+    pub(super) fn tenant_instances(&self) -> NonZeroU32 {
+        let half = || NonZeroU32::new(self.instances.get().div_ceil(2));
+        self.tenant_instances
+            .or_else(half)
+            .unwrap_or(NonZeroU32::MIN)
     }
 
     /// [`Config::memory_bytes`] in whole pages.
@@ -174,6 +202,17 @@ mod tests {
         );
         check("http: {timeout: 0s}", &["components.http.timeout"]);
         check("http: {timeout: 1h}", &["components.http.timeout"]);
+        check(
+            "{instances: 2, tenant_instances: 3}",
+            &["components.tenant_instances"],
+        );
+        check(
+            "compile: {timeout: 0s, memory_bytes: 1}",
+            &[
+                "components.compile.timeout",
+                "components.compile.memory_bytes",
+            ],
+        );
         check("memory_bytes: 1000", &["components.memory_bytes"]);
         check("memory_bytes: 5000000000", &["components.memory_bytes"]);
         check("stack_bytes: 1000", &["components.stack_bytes"]);

@@ -11,6 +11,7 @@ use super::egress::{Egress, Egresses};
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
+use crate::budget::{MemoryBudget, MemoryKind};
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
 
@@ -55,15 +56,19 @@ pub(super) struct Surroundings {
     pub(super) egresses: Arc<Egresses>,
     pub(super) metrics: ComponentMetrics,
     pub(super) memory_bytes: usize,
+    pub(super) stack_bytes: usize,
+    pub(super) memory: MemoryBudget,
     pub(super) state_bytes: usize,
 }
 
 impl Guest {
     pub(super) fn new(call: Arc<ComponentCall>, mailbox: Mailbox, around: &Surroundings) -> Self {
         let egress = Arc::clone(around.egresses.of(&call.tenant));
+        let memory = around.memory.tenant(&call.tenant);
+        let stack = memory.charge(MemoryKind::Components, around.stack_bytes as u64);
         Self {
             call,
-            memory: MemoryLimit::new(around.memory_bytes),
+            memory: MemoryLimit::new(around.memory_bytes, stack),
             state: State {
                 mailbox,
                 read: HashMap::new(),

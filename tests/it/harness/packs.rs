@@ -40,6 +40,19 @@ impl FixturePack {
         })
     }
 
+    /// The same, with the code of components that need nothing.
+    pub fn with(name: &str, flows: &[(&str, &str)], components: &[(&str, &[u8])]) -> Self {
+        Self::build(name, flows, |sources| {
+            let mut more = String::from("components:\n");
+            for (id, code) in components {
+                let file = format!("{id}.wasm");
+                more.push_str(&format!("- {{id: {id}, version: 1.0.0, wasm: {file}}}\n"));
+                fs::write(sources.join(file), code).expect("a file can be written");
+            }
+            more
+        })
+    }
+
     fn build(name: &str, flows: &[(&str, &str)], more: impl FnOnce(&Path) -> String) -> Self {
         let dir = scratch();
         let sources = dir.path().join("sources");

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, StateLimits, StateRoom, TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -81,6 +81,12 @@ impl Bench {
         }
     }
 
+    /// With this room for state that it writes.
+    fn within(mut self, limits: StateLimits) -> Self {
+        self.call.state = StateRoom::new(limits);
+        self
+    }
+
     fn granted(mut self, declared: Declared, env: &[(&str, &str)]) -> Self {
         let name = self.call.invocation.component.clone();
         let grants = Arc::make_mut(&mut self.call.grants);
@@ -104,7 +110,8 @@ impl Bench {
         let ComponentOutput { value, state } = loop {
             match running.next().await? {
                 CallStep::Read(key) => {
-                    running.answer(self.state.get(&key).cloned());
+                    let stored = self.state.get(&key).cloned();
+                    running.answer(Ok(stored.map(Arc::new)));
                     self.asked.push(key);
                 }
                 CallStep::Done(output) => break output,
@@ -146,6 +153,7 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
+        state: StateRoom::new(StateLimits::default()),
         idempotency_key: "turn-0".to_owned(),
     }
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use flags::Flags;
-pub use sections::{Limits, Packs, Reload, Retry, Tenant, Worker};
+pub use sections::{Limits, Packs, Reload, Retry, State, Tenant, Worker};
 pub use variables::VARIABLE_PREFIX;
 
 use crate::adapters::{http, nats, redis, wasm};
@@ -55,6 +55,8 @@ pub struct Settings {
     pub worker: Worker,
     /// How far a turn may go.
     pub limits: Limits,
+    /// How much state is kept.
+    pub state: State,
     /// How the components of packs are run.
     pub components: wasm::Config,
     /// The connection to NATS, its streams and consumers.

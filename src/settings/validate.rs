@@ -18,6 +18,7 @@ pub(super) fn check(settings: &Settings) -> Problems {
     no_zero(settings, &mut problems);
     worker(settings, &mut problems);
     slots(settings, &mut problems);
+    bounds(settings, &mut problems);
     reload(settings, &mut problems);
     delivery(settings, &mut problems);
     signatures(settings, &mut problems);
@@ -111,6 +112,30 @@ fn too_short(key: &str, value: Duration, turn: Duration, so: &str) -> Problem {
     ))
     .at(key)
     .remedy(format!("raise `{key}` or lower `worker.turn_timeout`"))
+}
+
+/// The most open waits of a user: a commit that finds as many looks at each of them.
+const MOST_WAITS: u32 = 10_000;
+
+fn bounds(settings: &Settings, problems: &mut Problems) {
+    let limits = &settings.limits;
+    if limits.waits_per_user.get() > MOST_WAITS {
+        problems.push(
+            Problem::error(format!("it must be {MOST_WAITS} or less"))
+                .at("limits.waits_per_user")
+                .remedy("lower it: Redis looks at all open waits of a user who has that many"),
+        );
+    }
+    if limits.session_bytes > limits.commit_bytes {
+        let (session, commit) = (limits.session_bytes, limits.commit_bytes);
+        problems.push(
+            Problem::warning(format!(
+                "no session of {session} bytes is ever stored: a turn may store {commit} bytes in all"
+            ))
+            .at("limits.session_bytes")
+            .remedy("lower it, or raise `limits.commit_bytes`"),
+        );
+    }
 }
 
 /// What looks without a pause does nothing else.

@@ -5,6 +5,7 @@
 //! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
 //! applied.
 
+mod bounds;
 mod envelope;
 mod failure;
 mod invoke;
@@ -12,11 +13,13 @@ mod outage;
 mod parked;
 mod play;
 mod replies;
+mod state_reads;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use bounds::Bounds;
 use bytes::Bytes;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use futures_util::FutureExt;
@@ -27,11 +30,12 @@ pub use replies::apology;
 use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
-    Publisher, StateSlot, TransportError, TurnStore,
+    Publisher, TransportError, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
 use play::{Chosen, Played, foresee};
+use state_reads::Foreseen;
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -53,6 +57,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long a flow waits for its answer.
     pub wait_ttl: Duration,
+    /// How much a turn may store.
+    pub bounds: Bounds,
 }
 
 /// The parts that every turn uses.
@@ -97,6 +103,8 @@ pub struct Applied {
     pub resumed: bool,
     /// It ended in a wait.
     pub parked: bool,
+    /// The bytes of state that its tenant uses now, if it has changed them.
+    pub tenant_state_bytes: Option<u64>,
 }
 
 impl Ended {
@@ -173,7 +181,7 @@ struct Attempt<'a, S, P> {
     busy: u32,
     replies: usize,
     /// State that the entry flow may read, asked for with BEGIN.
-    foreseen: Vec<StateSlot>,
+    foreseen: Foreseen,
     trace: TraceContext,
 }
 
@@ -258,10 +266,18 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             let played = self.play_in_time(&opening, chosen).await?;
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
+            self.turns.config.bounds.check_commit(&played)?;
             match self.commit(&opening, &played).await? {
-                Committed::Done => {
+                Committed::Done { tenant_state_bytes } => {
                     self.publish(messages).await?;
-                    return Ok(Some(played.applied()));
+                    return Ok(Some(Applied {
+                        tenant_state_bytes,
+                        ..played.applied()
+                    }));
+                }
+                Committed::Refused(refused) => {
+                    let (bounds, tenant) = (&self.turns.config.bounds, &self.activity.tenant);
+                    return Err(bounds.failure(tenant, refused));
                 }
                 Committed::AlreadyApplied(outbox) => {
                     self.publish(self.messages(&outbox)).await?;
@@ -295,7 +311,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             activity: self.activity,
             claim,
             resume: !self.activity.target.is_explicit(),
-            state: &self.foreseen,
+            state: &self.foreseen.slots,
+            state_bytes: self.foreseen.max_bytes,
         };
         Ok(self
             .turns
@@ -380,6 +397,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             state_read: &played.state_read,
             state_written: &played.state_written,
             outbox: &played.outbox,
+            quotas: self.turns.config.bounds.quotas(&self.activity.tenant),
         };
         Ok(self
             .turns

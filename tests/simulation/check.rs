@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use greentic_worker::model::{Activity, HashedScope, IdempotencyKey, Outbound, TenantId, header};
-use greentic_worker::ports::{Begin, Begun, Claim, StateSlot, TurnStore};
+use greentic_worker::ports::{Begin, Begun, Claim, TurnStore};
 
 use super::net::Published;
 use super::run::Outcome;
@@ -258,16 +258,13 @@ impl<'a> Findings<'a> {
         let mut wrong = Vec::new();
         for entry in &self.log {
             let written = entry.change.state_written.iter();
-            let slots: Vec<StateSlot> = written.map(|(slot, _)| slot.clone()).collect();
-            let ours = at_once(
-                self.outcome
-                    .store
-                    .memory
-                    .read_state(&entry.activity, &slots),
-            );
-            let theirs = at_once(serial.store.memory.read_state(&entry.activity, &slots));
-            if ours.as_ref().ok() != theirs.as_ref().ok() {
-                wrong.push(format!("state differs: {ours:?}, serially {theirs:?}"));
+            for (slot, _) in written {
+                let (ours, theirs) = (&self.outcome.store.memory, &serial.store.memory);
+                let ours = at_once(ours.read_state(&entry.activity, slot, usize::MAX)).ok();
+                let theirs = at_once(theirs.read_state(&entry.activity, slot, usize::MAX)).ok();
+                if ours != theirs {
+                    wrong.push(format!("state differs: {ours:?}, serially {theirs:?}"));
+                }
             }
         }
         self.wrong.append(&mut wrong);
@@ -313,6 +310,7 @@ fn look<C: greentic_worker::ports::Clock + Clone>(store: &Store<C>, activity: &A
         claim: Claim::Optimistic,
         resume: true,
         state: &[],
+        state_bytes: 0,
     };
     at_once(store.memory.begin(&begin)).expect("memory is never away")
 }

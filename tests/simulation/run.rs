@@ -231,6 +231,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
             turn_timeout: Duration::from_secs(10),
             lease_ttl: LEASE,
             wait_ttl: WAIT_TTL,
+            bounds: turn::Bounds::default(),
         },
     }
 }

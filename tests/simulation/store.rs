@@ -9,7 +9,8 @@ use greentic_types::{SessionData, SessionKey};
 use greentic_worker::adapters::memory::MemoryStore;
 use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, UserId};
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Park, StateSlot, StoreError, Taken, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Park, Quotas, StateSlot, StoreError,
+    StoredState, Taken, TurnStore,
 };
 use time::OffsetDateTime;
 
@@ -60,6 +61,7 @@ pub struct Change {
     pub state_read: Vec<(StateSlot, Option<String>)>,
     pub state_written: Vec<(StateSlot, Option<String>)>,
     pub outbox: Vec<Outbound>,
+    pub quotas: Quotas,
 }
 
 #[derive(Clone, Debug)]
@@ -122,7 +124,7 @@ impl<C: Clock + Clone> Store<C> {
 
     fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
         let committed = at_once(self.memory.commit(commit))?;
-        if matches!(committed, Committed::Done) {
+        if matches!(committed, Committed::Done { .. }) {
             self.free_lease(commit);
             let entry = Entry {
                 at: self.clock.now(),
@@ -197,6 +199,7 @@ impl Change {
             state_read: commit.state_read.to_vec(),
             state_written: commit.state_written.to_vec(),
             outbox: commit.outbox.to_vec(),
+            quotas: commit.quotas,
         }
     }
 
@@ -219,6 +222,7 @@ impl Change {
             state_read: &self.state_read,
             state_written: &self.state_written,
             outbox: &self.outbox,
+            quotas: self.quotas,
         }
     }
 }
@@ -232,9 +236,10 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
-        self.memory.read_state(activity, slots).await
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
+        self.memory.read_state(activity, slot, max_bytes).await
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
@@ -284,6 +289,7 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
             Claim::Exclusive { token, ttl } => Some((token.to_owned(), ttl)),
         };
         let (resume, state) = (begin.resume, begin.state.to_vec());
+        let state_bytes = begin.state_bytes;
         let effect =
             move |store: &Store<C>| {
                 store.begin(&Begin {
@@ -293,6 +299,7 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
                     }),
                     resume,
                     state: &state,
+                    state_bytes,
                 })
             };
         let begun = self.call("begin", effect).await?;
@@ -319,15 +326,16 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
         // The flow that poison starts asks for state first, so this is where it kills.
         if activity.key.as_str().starts_with("poison") {
             self.process.die("of what it runs");
         }
-        let (activity, slots) = (activity.clone(), slots.to_vec());
+        let (activity, slot) = (activity.clone(), slot.clone());
         self.call("read state", move |store| {
-            at_once(store.memory.read_state(&activity, &slots))
+            at_once(store.memory.read_state(&activity, &slot, max_bytes))
         })
         .await
     }
@@ -339,15 +347,17 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
             move |store: &Store<C>| store.commit(&change.borrow(&activity, lease.as_deref()));
         let committed = self.call("commit", effect).await?;
         let answer = match &committed {
-            Committed::Done => "done",
+            Committed::Done { .. } => "done",
             Committed::AlreadyApplied(_) => "already applied",
             Committed::Conflict => "conflict",
+            Committed::Refused(_) => "refused",
         };
         self.note("commit", commit.activity, answer);
         self.process.world.count(match &committed {
-            Committed::Done => "commits",
+            Committed::Done { .. } => "commits",
             Committed::AlreadyApplied(_) => "commits that were applied",
             Committed::Conflict => "commits in conflict",
+            Committed::Refused(_) => "commits over a quota",
         });
         Ok(committed)
     }

@@ -101,7 +101,6 @@ impl Works {
                 egress: Arc::new(Egress::new(&config.http)),
                 metrics,
                 memory_bytes: config.memory(),
-                state_bytes: config.output_bytes.get(),
             },
             call_timeout: config.call_timeout,
             output_bytes: config.output_bytes.get(),

@@ -74,11 +74,12 @@ impl StateRoom {
         }
     }
 
-    /// Checks the length of a key.
-    ///
-    /// # Errors
-    /// The key is longer than a turn may use.
-    pub fn check_key(&self, key: &str) -> Result<(), StateExcess> {
+    /// The limits that it began with.
+    pub fn limits(&self) -> StateLimits {
+        self.limits
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), StateExcess> {
         let (bytes, limit) = (key.len(), self.limits.key_bytes);
         if bytes > limit {
             return Err(StateExcess::KeyBytes { bytes, limit });

@@ -230,7 +230,7 @@ impl Default for Limits {
             state_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
             state_key_bytes: const { NonZeroUsize::new(512).unwrap() },
             session_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
-            commit_bytes: const { NonZeroUsize::new(4 * 1024 * 1024).unwrap() },
+            commit_bytes: const { NonZeroUsize::new(2 * 1024 * 1024).unwrap() },
             waits_per_user: const { NonZeroU32::new(100).unwrap() },
         }
     }

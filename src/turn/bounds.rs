@@ -28,7 +28,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             session_bytes: 1024 * 1024,
-            commit_bytes: 4 * 1024 * 1024,
+            commit_bytes: 2 * 1024 * 1024,
             quotas: Quotas::default(),
             tenants: BTreeMap::new(),
         }

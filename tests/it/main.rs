@@ -8,6 +8,10 @@
 )]
 
 mod bounded_memory;
+mod bounds;
+#[path = "../support/components.rs"]
+#[allow(dead_code, reason = "other test binaries need the rest")]
+mod components;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;

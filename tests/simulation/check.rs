@@ -60,7 +60,7 @@ impl<'a> Findings<'a> {
         };
         let leased = self.log.iter().filter(leased).count();
         self.expect(leased == 0, || format!("{leased} leases are left"));
-        self.wrong.extend(self.outcome.store.over_a_lease());
+        self.wrong.extend(self.outcome.store.not_allowed());
     }
 
     /// Each activity is applied once, or it is in the dead letters.
@@ -130,6 +130,9 @@ impl<'a> Findings<'a> {
                     (Kind::Broken, "node_input_invalid")
                     | (Kind::Unreadable, "unreadable_body") => true,
                     (Kind::Plain | Kind::Broken | Kind::Poison, "attempts_exhausted") => exhausted,
+                    (Kind::Plain | Kind::Poison, "wait_limit") => {
+                        self.outcome.store.was_refused(&sent.tenant, &sent.key)
+                    }
                     _ => false,
                 };
                 self.expect(right, || {
@@ -239,7 +242,7 @@ impl<'a> Findings<'a> {
     /// The same activities, one after the other in the order of their commits, in a world without faults: every turn
     /// finds, says and leaves the same.
     async fn equals_a_serial_run(&mut self) {
-        let mut serial = Serial::new();
+        let mut serial = Serial::new(self.outcome.world.plan.waits_per_user);
         for entry in &self.log {
             let replayed = serial.replay(entry).await;
             if let Err(why) = replayed {

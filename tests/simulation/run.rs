@@ -183,13 +183,14 @@ impl Workplace {
         };
         let world = Arc::clone(&self.world);
         let clock = Arc::new(SimClock(Arc::clone(&world)));
-        let turns = turns(
+        let mut turns = turns(
             Arc::new(store),
             port(),
             &self.registry,
             clock,
             Arc::new(SimIds(Arc::clone(&world))),
         );
+        turns.config.bounds.quotas.waits_per_user = world.plan.waits_per_user;
         let tenants = TENANTS.map(|tenant| (TenantId::new(tenant).expect("a tenant"), 8));
         let config = worker::Config {
             slots: 8,

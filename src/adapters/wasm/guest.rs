@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) read: HashMap<String, Option<Arc<Value>>>,
     /// What the call wrote, and the bytes that are counted for it.
     written: BTreeMap<String, (Option<Value>, usize)>,
+    /// The room for keys that it asks the turn for: it asks for no more than any turn may read.
+    pub(super) asks: StateRoom,
     /// The room that is left for what it writes.
     pub(super) room: StateRoom,
 }
@@ -87,6 +89,7 @@ impl Guest {
             mailbox,
             read: HashMap::new(),
             written: BTreeMap::new(),
+            asks: StateRoom::new(call.state.limits()),
             room: call.state,
         };
         Self {

@@ -72,8 +72,8 @@ async fn look_up<T>(
     if let Some(value) = state.read.get(key) {
         return Ok(value.as_deref().map(see));
     }
-    // Before it goes anywhere: a key is as long as the guest likes.
-    state.room.check_key(key).map_err(too_large)?;
+    // Before it goes anywhere: a guest asks for as many keys as it likes, each as long as it likes.
+    state.asks.take_key(key).map_err(too_large)?;
     let value = state.mailbox.ask(key).await.map_err(too_large)?;
     let seen = value.as_deref().map(see);
     state.read.insert(key.to_owned(), value);

@@ -437,6 +437,8 @@ mod tests {
         check_err(&[], body, "invalid_field", "reply_scope.conversation");
         let body = r#"{"id":"1","tenant":{"team":"-"}}"#;
         check_err(&[], body, "invalid_field", "stands for no team");
+        let body = format!(r#"{{"id":"1","tenant":{{"team":"{}"}}}}"#, "x".repeat(129));
+        check_err(&[], &body, "invalid_field", "longer than 128 bytes");
         check_err(
             &[(header::FLOW_ID, "a b")],
             r#"{"id":"1"}"#,

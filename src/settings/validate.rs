@@ -1,5 +1,6 @@
 //! What no value shows by itself: combinations that cannot work, and legal ones that are risky.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use humantime_serde::re::humantime::format_duration;
@@ -117,6 +118,9 @@ fn too_short(key: &str, value: Duration, turn: Duration, so: &str) -> Problem {
 /// The most open waits of a user: a commit that finds as many looks at each of them.
 const MOST_WAITS: u32 = 10_000;
 
+/// More than this in one commit takes Redis some hundred milliseconds.
+const MUCH: NonZeroUsize = NonZeroUsize::new(64 * 1024 * 1024).unwrap();
+
 fn bounds(settings: &Settings, problems: &mut Problems) {
     let limits = &settings.limits;
     if limits.waits_per_user.get() > MOST_WAITS {
@@ -124,6 +128,16 @@ fn bounds(settings: &Settings, problems: &mut Problems) {
             Problem::error(format!("it must be {MOST_WAITS} or less"))
                 .at("limits.waits_per_user")
                 .remedy("lower it: Redis looks at all open waits of a user who has that many"),
+        );
+    }
+    if limits.commit_bytes > MUCH {
+        let bytes = limits.commit_bytes;
+        problems.push(
+            Problem::warning(format!(
+                "a commit of {bytes} bytes holds up Redis, and with it every tenant, for a good part of a second"
+            ))
+            .at("limits.commit_bytes")
+            .remedy("lower it; docs/redis.md says how to measure what a commit takes"),
         );
     }
     if limits.session_bytes > limits.commit_bytes {

@@ -1,6 +1,7 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
 mod assembly;
+mod bounds;
 mod load;
 mod reload;
 
@@ -280,6 +281,7 @@ fn turn_config(settings: &Settings) -> turn::Config {
         turn_timeout: worker.turn_timeout,
         lease_ttl: worker.lease_ttl,
         wait_ttl: worker.wait_ttl,
+        bounds: bounds::bounds(settings),
     }
 }
 

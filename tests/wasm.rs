@@ -26,7 +26,8 @@ use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, StateLimits, StateRoom,
+    TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -89,6 +90,12 @@ impl Bench {
         }
     }
 
+    /// With this room for state that it writes.
+    fn within(mut self, limits: StateLimits) -> Self {
+        self.call.state = StateRoom::new(limits);
+        self
+    }
+
     fn granted(mut self, declared: Declared, env: &[(&str, &str)]) -> Self {
         let name = self.call.invocation.component.clone();
         let grants = Arc::make_mut(&mut self.call.grants);
@@ -112,7 +119,8 @@ impl Bench {
         let ComponentOutput { value, state } = loop {
             match running.next().await? {
                 CallStep::Read(key) => {
-                    running.answer(self.state.get(&key).cloned());
+                    let stored = self.state.get(&key).cloned();
+                    running.answer(Ok(stored.map(Arc::new)));
                     self.asked.push(key);
                 }
                 CallStep::Done(output) => break output,
@@ -155,6 +163,7 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         caller: None,
         attempt: 1,
         log: LogBudget::default(),
+        state: StateRoom::new(StateLimits::default()),
         idempotency_key: "turn-0".to_owned(),
     }
 }

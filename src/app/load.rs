@@ -123,6 +123,8 @@ impl Loader {
                 jumps: limits.jumps_per_turn.get(),
                 calls: limits.call_depth.get(),
                 rendered_bytes: limits.rendered_bytes.get(),
+                replies: limits.replies_per_turn.get(),
+                state: limits.state(),
             },
             undeclared_state: settings.components.undeclared_state,
             signatures: settings.packs.signatures.clone(),

@@ -7,13 +7,14 @@ use serde_json::Value;
 use super::error::{FlowError, Place};
 use super::frame::{Frame, closing};
 use super::graph::{FlowIx, Node, NodeIx, Program};
+use super::memory::Memory;
 use super::nodes::{Call, Jump, Outcome, Then};
 use super::nodes_run::NodesRun;
 use super::output::Output;
 use super::payload;
 use super::room::Room;
 use super::routing::Next;
-use super::visit::{Memory, Visit};
+use super::visit::Visit;
 use super::{Ask, Context, Reply};
 use crate::model::{Invocation, MAX_DEPTH, is_too_deep};
 
@@ -90,7 +91,7 @@ impl Machine {
         Box::new(Self {
             frame,
             callers: Vec::new(),
-            memory: Memory::default(),
+            memory: Memory::new(program.limits.state),
             logs: Vec::new(),
             nodes_run: NodesRun::default(),
             room: Room::new(program.limits.rendered_bytes),
@@ -130,7 +131,7 @@ impl Machine {
             return Err(visit.misanswered(reason));
         }
         for (key, value) in state {
-            visit.remember(&key, value);
+            visit.remember(&key, value)?;
         }
         let outcome = node.kind.answered(&mut visit, output)?;
         self.settle(cx, outcome)
@@ -171,7 +172,7 @@ impl Machine {
                 Settled::Ended(last) => last,
             };
             let Some(caller) = self.callers.pop() else {
-                self.say_last(cx.program, last.as_deref());
+                self.say_last(cx.program, last.as_deref())?;
                 return Ok(Progress::Over);
             };
             let called = std::mem::replace(&mut self.frame, caller);
@@ -204,7 +205,7 @@ impl Machine {
             Then::Wait { reason } => self.wait(cx, &output, before, reason),
             Then::Jump(jump) => self.jump(cx.program, &jump),
             Then::Respond(said) => {
-                self.say(cx.program, said);
+                self.say(cx.program, said)?;
                 Ok(Settled::Ended(None))
             }
             Then::Say(said) => self.go_on(
@@ -300,7 +301,7 @@ impl Machine {
         if let Some(said) = said
             && (!resumed || next == Next::Stay)
         {
-            self.say(cx.program, said);
+            self.say(cx.program, said)?;
         }
         // One press counts for one card, whether the card was waited at or passed on the way.
         if resumed || (node.shows_card && node.routing.may_stay()) {
@@ -328,7 +329,7 @@ impl Machine {
         self.forbid_in_call(program)?;
         let node = self.node(program);
         if node.kind.prompts() {
-            self.say_last(program, Some(payload));
+            self.say_last(program, Some(payload))?;
         }
         let reason = Some(format!("awaiting user submit at node `{}`", node.id));
         let next = self.frame.node;
@@ -418,22 +419,27 @@ impl Machine {
         }
     }
 
-    fn say(&mut self, program: &Program, payload: Value) {
+    fn say(&mut self, program: &Program, payload: Value) -> Result<(), FlowError> {
+        let limit = program.limits.replies;
+        if self.frame.said.len() >= limit as usize {
+            let place = self.place(program);
+            return Err(FlowError::ReplyLimit { place, limit });
+        }
         let flow = program.flows[self.frame.flow].id.clone();
         self.frame.said.push(Reply { flow, payload });
+        Ok(())
     }
 
-    fn say_last(&mut self, program: &Program, last: Option<&Value>) {
-        for payload in closing(&self.frame.said, last) {
-            self.say(program, payload);
-        }
+    fn say_last(&mut self, program: &Program, last: Option<&Value>) -> Result<(), FlowError> {
+        let mut rest = closing(&self.frame.said, last).into_iter();
+        rest.try_for_each(|payload| self.say(program, payload))
     }
 
     fn node<'p>(&self, program: &'p Program) -> &'p Node {
         program.node(self.frame.flow, self.frame.node)
     }
 
-    fn place(&self, program: &Program) -> Place {
+    pub(super) fn place(&self, program: &Program) -> Place {
         program.place(self.frame.flow, self.frame.node)
     }
 }

@@ -1,5 +1,7 @@
 //! A run: takes what happens to it as events, and comes as far as it can with each.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::error::FlowError;
@@ -10,7 +12,7 @@ use super::nodes::state_answer;
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
 use super::{Context, Event, Program, Step};
-use crate::model::FlowId;
+use crate::model::{FlowId, StateRoom};
 
 /// A run of a flow, between two steps.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl Run {
 
     /// What the turn knows of the state that the component which the run has called asks for: `None` if nothing. The
     /// state is that of the flow that called it.
-    pub fn recall(&self, key: &str) -> Option<&Option<Value>> {
+    pub fn recall(&self, key: &str) -> Option<&Option<Arc<Value>>> {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
             Stage::Fresh(_) | Stage::Parked(_) => None,
@@ -56,10 +58,18 @@ impl Run {
     }
 
     /// Takes note of what is stored of that state.
-    pub fn learn(&mut self, key: &str, stored: Option<Value>) {
+    pub fn learn(&mut self, key: &str, stored: Option<Arc<Value>>) {
         match &mut self.0 {
             Stage::Asked(machine, _) => machine.memory.learn(machine.frame.flow, key, stored),
             Stage::Fresh(_) | Stage::Parked(_) => {}
+        }
+    }
+
+    /// The room that the turn has left for state that it writes.
+    pub fn room_to_write(&self) -> StateRoom {
+        match &self.0 {
+            Stage::Asked(machine, _) => machine.memory.room(),
+            Stage::Fresh(_) | Stage::Parked(_) => StateRoom::default(),
         }
     }
 }
@@ -110,18 +120,27 @@ fn open(
             Ok((Machine::new(cx.program, frame), Progress::On))
         }
         (Stage::Asked(mut machine, Pending::State { flow, key }), Event::State(stored)) => {
-            machine.memory.learn(flow, &key, stored.clone());
+            let known = stored.clone().map(Arc::new);
+            machine.memory.learn(flow, &key, known);
             let progress = machine.settle(cx, state_answer(&key, stored))?;
             Ok((machine, progress))
+        }
+        (Stage::Asked(machine, Pending::State { .. }), Event::StateRefused(excess)) => {
+            let place = machine.place(cx.program);
+            Err(FlowError::StateLimit { place, excess })
         }
         (Stage::Asked(mut machine, Pending::Component), Event::Component { output, state }) => {
             let progress = machine.answer(cx, output, state)?;
             Ok((machine, progress))
         }
-        (Stage::Fresh(_) | Stage::Parked(_), Event::State(_) | Event::Component { .. })
+        (
+            Stage::Fresh(_) | Stage::Parked(_),
+            Event::State(_) | Event::StateRefused(_) | Event::Component { .. },
+        )
         | (Stage::Asked(_, Pending::State { .. }), Event::Activity(_) | Event::Component { .. })
-        | (Stage::Asked(_, Pending::Component), Event::Activity(_) | Event::State(_)) => {
-            Err(FlowError::UnexpectedEvent)
-        }
+        | (
+            Stage::Asked(_, Pending::Component),
+            Event::Activity(_) | Event::State(_) | Event::StateRefused(_),
+        ) => Err(FlowError::UnexpectedEvent),
     }
 }

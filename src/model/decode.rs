@@ -202,11 +202,21 @@ fn checked_scope(scope: ReplyScope, echoed: Option<&str>) -> Result<ReplyScope, 
     Ok(scope)
 }
 
+/// The longest team, in bytes: it is part of every key of its users.
+const MAX_TEAM: usize = 128;
+
+/// The longest `tracestate`, in bytes, which is what the W3C recommendation asks for: it is stored with each reply.
+const MAX_TRACESTATE: usize = 512;
+
 fn team(named: &TenantRef) -> Result<Option<TeamId>, DecodeError> {
     let team = named.team_id.as_deref().or(named.team.as_deref());
     if team == Some("-") {
         // greentic-session writes it where there is no team: its waits would mix with those of users in none.
         return Err(field("tenant.team_id", "`-` stands for no team"));
+    }
+    if team.is_some_and(|team| team.len() > MAX_TEAM) {
+        let reason = format!("it is longer than {MAX_TEAM} bytes");
+        return Err(field("tenant.team_id", &reason));
     }
     team.map(|team| TeamId::new(team).map_err(|error| field("tenant.team_id", &error.to_string())))
         .transpose()
@@ -222,9 +232,11 @@ fn target(headers: &Headers) -> Result<FlowTarget, DecodeError> {
 }
 
 fn trace(headers: &Headers) -> Option<TraceContext> {
+    let tracestate = headers.get(header::TRACESTATE);
+    let tracestate = tracestate.filter(|state| state.len() <= MAX_TRACESTATE);
     Some(TraceContext {
         traceparent: headers.get(header::TRACEPARENT)?.to_owned(),
-        tracestate: headers.get(header::TRACESTATE).map(str::to_owned),
+        tracestate: tracestate.map(str::to_owned),
     })
 }
 
@@ -441,6 +453,8 @@ mod tests {
         check_err(&[], body, "invalid_field", "reply_scope.conversation");
         let body = r#"{"id":"1","tenant":{"team":"-"}}"#;
         check_err(&[], body, "invalid_field", "stands for no team");
+        let body = format!(r#"{{"id":"1","tenant":{{"team":"{}"}}}}"#, "x".repeat(129));
+        check_err(&[], &body, "invalid_field", "longer than 128 bytes");
         check_err(
             &[(header::FLOW_ID, "a b")],
             r#"{"id":"1"}"#,

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use flags::Flags;
 pub use memory::MemoryLimit;
-pub use sections::{Limits, Packs, Reload, Retry, Tenant, TenantHttp, Worker};
+pub use sections::{Limits, Packs, Reload, Retry, State, Tenant, TenantHttp, Worker};
 pub use variables::VARIABLE_PREFIX;
 
 use crate::adapters::{http, nats, redis, wasm};
@@ -57,6 +57,8 @@ pub struct Settings {
     pub worker: Worker,
     /// How far a turn may go.
     pub limits: Limits,
+    /// How much state is kept.
+    pub state: State,
     /// How the components of packs are run.
     pub components: wasm::Config,
     /// The connection to NATS, its streams and consumers.

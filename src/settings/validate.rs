@@ -1,5 +1,6 @@
 //! What no value shows by itself: combinations that cannot work, and legal ones that are risky.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use humantime_serde::re::humantime::format_duration;
@@ -23,6 +24,7 @@ pub(super) fn check(settings: &Settings) -> Problems {
     worker(settings, &mut problems);
     slots(settings, &mut problems);
     memory(settings, &mut problems);
+    bounds(settings, &mut problems);
     reload(settings, &mut problems);
     delivery(settings, &mut problems);
     signatures(settings, &mut problems);
@@ -151,6 +153,43 @@ fn memory(settings: &Settings, problems: &mut Problems) {
                 .remedy(format!("raise it, or lower `{key}`")),
             );
         }
+    }
+}
+
+/// The most open waits of a user: a commit that finds as many looks at each of them.
+const MOST_WAITS: u32 = 10_000;
+
+/// More than this in one commit takes Redis some hundred milliseconds.
+const MUCH: NonZeroUsize = NonZeroUsize::new(64 * 1024 * 1024).unwrap();
+
+fn bounds(settings: &Settings, problems: &mut Problems) {
+    let limits = &settings.limits;
+    if limits.waits_per_user.get() > MOST_WAITS {
+        problems.push(
+            Problem::error(format!("it must be {MOST_WAITS} or less"))
+                .at("limits.waits_per_user")
+                .remedy("lower it: Redis looks at all open waits of a user who has that many"),
+        );
+    }
+    if limits.commit_bytes > MUCH {
+        let bytes = limits.commit_bytes;
+        problems.push(
+            Problem::warning(format!(
+                "a commit of {bytes} bytes holds up Redis, and with it every tenant, for a good part of a second"
+            ))
+            .at("limits.commit_bytes")
+            .remedy("lower it; docs/redis.md says how to measure what a commit takes"),
+        );
+    }
+    if limits.session_bytes > limits.commit_bytes {
+        let (session, commit) = (limits.session_bytes, limits.commit_bytes);
+        problems.push(
+            Problem::warning(format!(
+                "no session of {session} bytes is ever stored: a turn may store {commit} bytes in all"
+            ))
+            .at("limits.session_bytes")
+            .remedy("lower it, or raise `limits.commit_bytes`"),
+        );
     }
 }
 

@@ -91,6 +91,7 @@ struct Families {
     waits_parked: Family<Tenant, Counter>,
     waits_resumed: Family<Tenant, Counter>,
     replies: Family<Tenant, Counter>,
+    state_bytes: Family<Tenant, Gauge>,
     pulls: Family<Tenant, Counter>,
     last_pull: Family<Tenant, PullAge>,
 }
@@ -238,6 +239,11 @@ impl Families {
             messages: added(registry, "messages", "Messages dealt with, by outcome"),
             dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),
             in_flight: added(registry, "turns_in_flight", "Turns in flight"),
+            state_bytes: added(
+                registry,
+                "state_bytes",
+                "State of the tenant, in bytes, as the last turn that wrote some has left it",
+            ),
             turn_duration,
             last_pull,
         }
@@ -266,6 +272,7 @@ impl Families {
             waits_parked: self.waits_parked.get_or_create_owned(&label),
             waits_resumed: self.waits_resumed.get_or_create_owned(&label),
             replies: self.replies.get_or_create_owned(&label),
+            state_bytes: self.state_bytes.get_or_create_owned(&label),
             pulls: self.pulls.get_or_create_owned(&label),
             last_pull: self.last_pull.get_or_create_owned(&label),
             dead_letters: self.dead_letters.clone(),

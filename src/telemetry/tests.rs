@@ -153,6 +153,7 @@ async fn the_metrics_page_says_what_happened() {
     tenant.wait_parked();
     tenant.wait_resumed();
     tenant.replied(3);
+    tenant.state_bytes(1_000);
     tokio::time::advance(Duration::from_secs(50)).await;
     tenant.pulled();
     tokio::time::advance(Duration::from_secs(20)).await;
@@ -191,6 +192,7 @@ greentic_worker_reloads_total{outcome="partial"} 0
 greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_total{tenant="dev.local"} 3
+greentic_worker_state_bytes{tenant="dev.local"} 1000
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
 greentic_worker_turns_in_flight{tenant="dev.local"} 1

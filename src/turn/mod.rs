@@ -5,6 +5,7 @@
 //! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
 //! applied.
 
+mod bounds;
 mod envelope;
 mod failure;
 mod flow_log;
@@ -13,11 +14,13 @@ mod outage;
 mod parked;
 mod play;
 mod replies;
+mod state_reads;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use bounds::Bounds;
 use bytes::Bytes;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
@@ -30,11 +33,12 @@ use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
 use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
-    Publisher, StateSlot, TransportError, TurnStore,
+    Publisher, StoredState, TransportError, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
 use play::{Chosen, Played, foresee};
+use state_reads::Foreseen;
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -56,6 +60,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long a flow waits for its answer.
     pub wait_ttl: Duration,
+    /// How much a turn may store.
+    pub bounds: Bounds,
 }
 
 /// The parts that every turn uses.
@@ -100,6 +106,8 @@ pub struct Applied {
     pub resumed: bool,
     /// It ended in a wait.
     pub parked: bool,
+    /// The bytes of state that its tenant uses now, if it has changed them.
+    pub tenant_state_bytes: Option<u64>,
 }
 
 impl Ended {
@@ -172,7 +180,10 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 /// The text of the session and of the state that a turn starts from.
 fn opening_bytes(opening: &Opening) -> u64 {
     let session = opening.wait.iter().map(|wait| wait.data.context_json.len());
-    let state = opening.state.iter().flatten().map(String::len);
+    let state = opening.state.iter().map(|stored| match stored {
+        StoredState::Text(text) => text.len(),
+        StoredState::Absent | StoredState::TooLarge => 0,
+    });
     session.chain(state).sum::<usize>() as u64
 }
 
@@ -197,7 +208,7 @@ struct Attempt<'a, S, P> {
     busy: u32,
     replies: usize,
     /// State that the entry flow may read, asked for with BEGIN.
-    foreseen: Vec<StateSlot>,
+    foreseen: Foreseen,
     trace: TraceContext,
     component_log: ComponentLog,
 }
@@ -289,10 +300,18 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             self.holds(played.bytes());
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
+            self.turns.config.bounds.check_commit(&played)?;
             match self.commit(&opening, &played).await? {
-                Committed::Done => {
+                Committed::Done { tenant_state_bytes } => {
                     self.publish(messages).await?;
-                    return Ok(Some(played.applied()));
+                    return Ok(Some(Applied {
+                        tenant_state_bytes,
+                        ..played.applied()
+                    }));
+                }
+                Committed::Refused(refused) => {
+                    let (bounds, tenant) = (&self.turns.config.bounds, &self.activity.tenant);
+                    return Err(bounds.failure(tenant, refused));
                 }
                 Committed::AlreadyApplied(outbox) => {
                     self.publish(self.messages(&outbox)).await?;
@@ -333,7 +352,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             activity: self.activity,
             claim,
             resume: !self.activity.target.is_explicit(),
-            state: &self.foreseen,
+            state: &self.foreseen.slots,
+            state_bytes: self.foreseen.max_bytes,
         };
         Ok(self
             .turns
@@ -418,6 +438,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             state_read: &played.state_read,
             state_written: &played.state_written,
             outbox: &played.outbox,
+            quotas: self.turns.config.bounds.quotas(&self.activity.tenant),
         };
         Ok(self
             .turns

@@ -211,7 +211,15 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
             telemetry::Outcome::DeadLettered
         }
         (Disposition::Ack, None) => telemetry::Outcome::Duplicate,
-        (Disposition::Ack, Some(Applied { resumed, parked })) => {
+        (Disposition::Ack, Some(applied)) => {
+            let Applied {
+                resumed,
+                parked,
+                tenant_state_bytes,
+            } = applied;
+            if let Some(bytes) = tenant_state_bytes {
+                metrics.state_bytes(bytes);
+            }
             if resumed {
                 metrics.wait_resumed();
             }

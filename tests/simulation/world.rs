@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use greentic_worker::ports::{Clock, NewId};
+use greentic_worker::ports::{Clock, NewId, Quotas};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -65,6 +65,8 @@ pub struct Plan {
     pub poison: u32,
     /// A message fails in its flow, or is none.
     pub broken: u32,
+    /// Open waits that a user may have.
+    pub waits_per_user: u32,
 }
 
 impl Plan {
@@ -89,6 +91,7 @@ impl Plan {
             users: rng.u64(1..=3),
             tenants: rng.usize(1..=2),
             calm,
+            waits_per_user: Quotas::default().waits_per_user,
         }
     }
 
@@ -108,6 +111,7 @@ impl Plan {
             overtake: self.overtake,
             poison: 150,
             broken: 0,
+            waits_per_user: self.waits_per_user,
         };
     }
 
@@ -123,6 +127,10 @@ impl World {
         fastrand::seed(seed);
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
+        if seed % 8 == 7 {
+            // Fewer than users open.
+            plan.waits_per_user = 1;
+        }
         change(&mut plan);
         Self {
             plan,

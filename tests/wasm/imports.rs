@@ -90,14 +90,60 @@ async fn state_that_is_not_declared_or_anothers_is_refused() {
 
 #[tokio::test]
 async fn state_beyond_the_limit_is_refused() {
-    let small = Config {
-        output_bytes: 50.try_into().unwrap(),
-        ..config()
+    let text = |len: usize| json!(format!("\"{}\"", "x".repeat(len)));
+    for (limits, len) in [
+        (
+            StateLimits {
+                bytes: 356,
+                ..StateLimits::default()
+            },
+            100,
+        ),
+        (
+            StateLimits {
+                bytes: 20,
+                ..StateLimits::default()
+            },
+            30,
+        ),
+        (
+            StateLimits {
+                keys: 0,
+                ..StateLimits::default()
+            },
+            1,
+        ),
+        (
+            StateLimits {
+                key_bytes: 0,
+                ..StateLimits::default()
+            },
+            1,
+        ),
+    ] {
+        let mut bench = Bench::new("state").granted(STATE, &[]).within(limits);
+        check_error(bench.run("write", text(len)).await, "too-large");
+        assert!(bench.state.is_empty());
+    }
+    let enough = StateLimits {
+        bytes: 359,
+        keys: 1,
+        key_bytes: 1,
     };
-    let mut bench = Bench::with("state", &small).granted(STATE, &[]);
-    let long = format!("\"{}\"", "x".repeat(100));
-    check_error(bench.run("write", json!(long)).await, "too-large");
-    assert!(bench.state.is_empty());
+    let mut bench = Bench::new("state").granted(STATE, &[]).within(enough);
+    bench.run("write", text(100)).await.unwrap();
+    assert_eq!(bench.state["k"], json!("x".repeat(100)));
+}
+
+#[tokio::test]
+async fn a_key_that_is_too_long_reaches_nobody() {
+    let limits = StateLimits {
+        key_bytes: 0,
+        ..StateLimits::default()
+    };
+    let mut bench = Bench::new("state").granted(STATE, &[]).within(limits);
+    check_error(bench.run("read", json!("")).await, "too-large");
+    assert!(bench.asked.is_empty(), "{:?}", bench.asked);
 }
 
 #[tokio::test]

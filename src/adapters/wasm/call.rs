@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use humantime_serde::re::humantime::format_duration;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
@@ -16,7 +15,7 @@ use super::abi::{Entry, Mismatch, Output};
 use super::fair::{FairSlots, FairThreads};
 use super::guest::{Guest, Refusal, Surroundings};
 use super::limits::Denial;
-use super::mailbox::{Mailbox, Question};
+use super::mailbox::{Answer, Mailbox, Question};
 use super::prepare::Prepared;
 use super::threads::Threads;
 use super::ticker::Ticker;
@@ -45,7 +44,7 @@ pub(super) struct Started {
     task: AbortOnDropHandle<Result<ComponentOutput, ComponentError>>,
     questions: mpsc::UnboundedReceiver<Question>,
     /// Who waits for an answer.
-    asker: Option<oneshot::Sender<Option<Value>>>,
+    asker: Option<oneshot::Sender<Answer>>,
 }
 
 impl Started {
@@ -81,7 +80,7 @@ impl Running for Started {
         })
     }
 
-    fn answer(&mut self, stored: Option<Value>) {
+    fn answer(&mut self, stored: Answer) {
         if let Some(asker) = self.asker.take() {
             // Nobody is there any more if the call was cut off.
             let _gone = asker.send(stored);
@@ -110,7 +109,7 @@ impl Running for Missing {
         }
     }
 
-    fn answer(&mut self, _: Option<Value>) {}
+    fn answer(&mut self, _: Answer) {}
 }
 
 async fn run(
@@ -178,11 +177,8 @@ async fn enter(
             "an output of {MAX_DEPTH} levels of arrays and objects"
         )));
     }
-    let state = std::mem::take(&mut store.data_mut().state.written);
-    Ok(ComponentOutput {
-        value,
-        state: state.into_iter().collect(),
-    })
+    let state = store.data_mut().state.take_written();
+    Ok(ComponentOutput { value, state })
 }
 
 async fn invoke(

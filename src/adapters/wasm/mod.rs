@@ -146,7 +146,6 @@ impl Works {
                 memory_bytes: config.memory(),
                 stack_bytes: config.stack_bytes.get(),
                 memory,
-                state_bytes: config.output_bytes.get(),
             },
             call_timeout: config.call_timeout,
             output_bytes: config.output_bytes.get(),

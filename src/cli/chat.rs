@@ -88,7 +88,7 @@ async fn remote(chat: &Chat, url: &str, loaded: &Loaded) -> Result<(), Failure> 
 async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
     let bound = Loader::new(&loaded.settings, environment())?.load().await?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
-        super::warn(&warning)?;
+        super::warn(warning)?;
     }
     let Embedding {
         bus,

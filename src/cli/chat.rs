@@ -91,7 +91,7 @@ async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
     let loader = Loader::compiling(&loaded.settings, environment(), compiler)?;
     let bound = loader.load().await?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
-        super::warn(&warning)?;
+        super::warn(warning)?;
     }
     let Embedding {
         bus,

@@ -77,7 +77,7 @@ pub fn run(flow: Flow) -> Result<(), Failure> {
 fn test(dir: &Path, case: &str) -> Result<(), Failure> {
     let folder = Folder::open(dir)?;
     for warning in folder.built.warnings.iter() {
-        super::warn(&warning)?;
+        super::warn(warning)?;
     }
     let components = components(&folder)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -101,7 +101,7 @@ fn components(folder: &Folder) -> Result<Arc<dyn Components>, Failure> {
     let metrics = ComponentMetrics::default();
     let components = WasmComponents::new(&settings.components, metrics).compiled_by(compiler);
     for warning in app::prepare(&components, &folder.code)? {
-        super::warn(&warning)?;
+        super::warn(warning)?;
     }
     Ok(Arc::new(components))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::{
     EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, text,
@@ -35,6 +35,8 @@ pub struct Metrics {
     registry: Registry,
     health: Arc<Health>,
     families: Families,
+    /// The tenants of which packs are left out.
+    left_out: Mutex<Vec<TenantId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -128,6 +130,7 @@ impl Metrics {
             families,
             registry,
             health,
+            left_out: Mutex::default(),
         }
     }
 
@@ -167,15 +170,18 @@ impl Metrics {
 
     /// Tells how many packs of each tenant are bound and not in force.
     pub fn left_out(&self, packs: &BTreeMap<TenantId, u64>) {
-        self.families.packs_left_out.clear();
-        for (tenant, count) in packs {
+        let set = |tenant: &TenantId, count: u64| {
             let tenant = tenant.as_str().into();
             let gauge = self
                 .families
                 .packs_left_out
                 .get_or_create(&Tenant { tenant });
-            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
-        }
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        let mut before = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        before.iter().for_each(|tenant| set(tenant, 0));
+        packs.iter().for_each(|(tenant, count)| set(tenant, *count));
+        *before = packs.keys().cloned().collect();
     }
 
     /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
@@ -253,6 +259,8 @@ impl Families {
         let label = Tenant {
             tenant: tenant.clone(),
         };
+        // There from the start, so that the first of them is an increase.
+        self.packs_left_out.get_or_create(&label);
         let messages = |outcome| {
             let tenant = tenant.clone();
             self.messages

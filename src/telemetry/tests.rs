@@ -184,6 +184,7 @@ greentic_worker_messages_total{tenant="dev.local",outcome="duplicate"} 0
 greentic_worker_messages_total{tenant="dev.local",outcome="finished"} 0
 greentic_worker_messages_total{tenant="dev.local",outcome="parked"} 1
 greentic_worker_messages_total{tenant="dev.local",outcome="retried"} 0
+greentic_worker_packs_left_out{tenant="dev.local"} 0
 greentic_worker_pulls_total{tenant="dev.local"} 1
 greentic_worker_ready 0
 greentic_worker_redeliveries_total{tenant="dev.local"} 1

@@ -125,14 +125,15 @@ async fn a_component_that_takes_too_much_to_compile_is_left_out_and_others_are_b
 }
 
 /// A neighbour whose flow calls a component.
-fn neighbour_with_component() -> Neighbour {
-    let nodes = "a: {component.exec: {component: code, operation: run}, routing: [{to: b}]}\n\
-                 b: {emit.message: {text: \"{{in.text}}\"}, routing: out}";
-    let code = components::component("echo");
+fn neighbour_with_component(code: &[u8], operation: &str) -> Neighbour {
+    let nodes = format!(
+        "a: {{component.exec: {{component: code, operation: {operation}}}, routing: [{{to: b}}]}}\n\
+         b: {{emit.message: {{text: \"{{{{in.text}}}}\"}}, routing: out}}"
+    );
     Neighbour::running(&FixturePack::with(
         "neighbour",
-        &[("main", nodes)],
-        &[("code", &code)],
+        &[("main", &nodes)],
+        &[("code", code)],
     ))
 }
 
@@ -185,8 +186,10 @@ async fn comes_back(worker: &WorkerProcess, most: u64) {
 #[tokio::test]
 async fn calls_that_compute_make_a_neighbours_calls_at_most_twice_as_slow() {
     let servers = Servers::shared().await;
-    let neighbour = neighbour_with_component();
-    let looping = calling("looping", "loop", &components::component("misbehave"));
+    let code = components::component("misbehave");
+    // For some milliseconds it needs the processor, too.
+    let neighbour = neighbour_with_component(&code, "busy");
+    let looping = calling("looping", "loop", &code);
     let attacker = fresh_tenant().runs(&looping, &["main"], "");
     let _worker = WorkerProcess::of(&servers)
         .bindings(&attacker)
@@ -211,7 +214,7 @@ async fn calls_that_compute_make_a_neighbours_calls_at_most_twice_as_slow() {
 async fn calls_that_hoard_memory_get_their_tenants_share_of_it_and_give_it_back() {
     const LIMIT: u64 = 256 * MIB;
     let servers = Servers::shared().await;
-    let neighbour = neighbour_with_component();
+    let neighbour = neighbour_with_component(&components::component("echo"), "run");
     let hoarding = calling("hoarding", "hoard", &components::component("misbehave"));
     let attacker = fresh_tenant().runs(&hoarding, &["main"], "");
     let worker = WorkerProcess::of(&servers)

@@ -3,15 +3,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
-use tokio::sync::{Semaphore, oneshot};
-use tokio_util::sync::PollSemaphore;
+use futures_util::future::BoxFuture;
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
 
 use crate::model::TenantId;
 
-/// The slots of the pool. A free one goes to the waiting tenant that has fewest.
+/// The slots of the pool. A free one goes to the waiting tenant that has fewest, and of several to whose last one is longest
+/// ago.
 #[derive(Debug)]
 pub(super) struct FairSlots {
     /// The most slots of one tenant.
@@ -22,12 +25,16 @@ pub(super) struct FairSlots {
 #[derive(Debug)]
 struct Slots {
     free: usize,
+    /// How many were dealt.
+    dealt: u64,
     tenants: HashMap<TenantId, Share>,
 }
 
 #[derive(Debug, Default)]
 struct Share {
     taken: usize,
+    /// The number of the last one that was dealt to it.
+    last: u64,
     waiting: VecDeque<oneshot::Sender<()>>,
 }
 
@@ -44,9 +51,28 @@ impl FairSlots {
             of_tenant: of_tenant.max(1),
             state: Mutex::new(Slots {
                 free: slots.max(1),
+                dealt: 0,
                 tenants: HashMap::new(),
             }),
         }
+    }
+
+    /// Takes a slot, if there is one. Nobody who waits for it is passed over: a free slot is dealt at once.
+    fn try_take(&self, tenant: &TenantId) -> Option<FairSlot<'_>> {
+        let mut state = self.lock();
+        if state.free == 0 {
+            return None;
+        }
+        let share = state.tenants.entry(tenant.clone()).or_default();
+        if share.taken >= self.of_tenant {
+            return None;
+        }
+        share.taken += 1;
+        state.free -= 1;
+        Some(FairSlot {
+            slots: self,
+            tenant: tenant.clone(),
+        })
     }
 
     /// Takes a slot, once there is one for this tenant.
@@ -72,6 +98,13 @@ impl FairSlots {
             slots: self,
             tenant: tenant.clone(),
         }
+    }
+
+    /// Whether somebody waits who would get a slot that is released.
+    fn is_awaited(&self) -> bool {
+        let state = self.lock();
+        let mut shares = state.tenants.values();
+        shares.any(|share| !share.waiting.is_empty() && share.taken <= self.of_tenant)
     }
 
     fn release(&self, tenant: &TenantId) {
@@ -101,7 +134,7 @@ impl Slots {
             let waiting = self.tenants.values_mut();
             let waiting =
                 waiting.filter(|share| !share.waiting.is_empty() && share.taken < of_tenant);
-            let Some(next) = waiting.min_by_key(|share| share.taken) else {
+            let Some(next) = waiting.min_by_key(|share| (share.taken, share.last)) else {
                 return;
             };
             let Some(call) = next.waiting.pop_front() else {
@@ -109,6 +142,8 @@ impl Slots {
             };
             if call.send(()).is_ok() {
                 next.taken += 1;
+                self.dealt += 1;
+                next.last = self.dealt;
                 self.free -= 1;
             }
         }
@@ -139,64 +174,119 @@ impl Drop for FairSlot<'_> {
     }
 }
 
-/// The guests of a tenant that may compute at the same time: as many as there are threads. The others wait without being
-/// in the queue of the threads, so that this queue has few of each tenant, however many calls it makes.
+/// The threads, as slots of calls that compute. One that is made to yield keeps its slot unless somebody waits for it; one
+/// that waits for something else has none. So there are never more guests in the queue of the threads than there are
+/// threads, and whose turn it is follows from how many of them each tenant has, however many calls it makes.
 #[derive(Debug)]
-pub(super) struct FairThreads {
-    threads: usize,
-    tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
-}
+pub(super) struct FairThreads(FairSlots);
 
 impl FairThreads {
     pub(super) fn new(threads: usize) -> Self {
-        Self {
-            threads: threads.max(1),
-            tenants: Mutex::default(),
-        }
+        Self(FairSlots::new(threads, threads))
     }
 
-    /// Runs this in turn with the other calls of the tenant: after each poll the next one has its turn.
+    /// Runs this in turn with the other calls.
     pub(super) async fn run<F: Future>(&self, tenant: &TenantId, work: F) -> F::Output {
-        let permits = {
-            let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-            let permits = tenants.entry(tenant.clone());
-            Arc::clone(permits.or_insert_with(|| Arc::new(Semaphore::new(self.threads))))
-        };
+        let signal = Arc::<Signal>::default();
         InTurn {
-            permits: PollSemaphore::new(permits),
+            slots: &self.0,
+            tenant,
+            slot: None,
+            taking: None,
+            waker: Waker::from(Arc::clone(&signal)),
+            signal,
             work: pin!(work),
         }
         .await
     }
+}
 
-    /// Forgets tenants without calls.
-    pub(super) fn forget_idle(&self) {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        tenants.retain(|_, permits| Arc::strong_count(permits) > 1);
+/// Tells whether a call woke itself: it yielded.
+#[derive(Debug, Default)]
+struct Signal {
+    is_woken: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Relaxed);
+        self.task.wake();
     }
 }
 
 struct InTurn<'a, F> {
-    permits: PollSemaphore,
+    slots: &'a FairSlots,
+    tenant: &'a TenantId,
+    slot: Option<FairSlot<'a>>,
+    taking: Option<BoxFuture<'a, FairSlot<'a>>>,
+    signal: Arc<Signal>,
+    waker: Waker,
     work: Pin<&'a mut F>,
+}
+
+impl<F> InTurn<'_, F> {
+    /// Takes a slot, or has the task woken when there is one. What it holds it hands on if somebody waits.
+    fn take_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.slot.is_some() && self.slots.is_awaited() {
+            self.slot = None;
+        }
+        if self.slot.is_none() && self.taking.is_none() {
+            self.slot = self.slots.try_take(self.tenant);
+        }
+        if self.slot.is_none() {
+            let take = || Box::pin(self.slots.take(self.tenant)) as BoxFuture<'_, _>;
+            let taking = self.taking.get_or_insert_with(take);
+            self.slot = Some(ready!(taking.as_mut().poll(cx)));
+            self.taking = None;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl<F: Future> Future for InTurn<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        // Held for this poll only. It is never closed.
-        let _permit = ready!(self.permits.poll_acquire(cx));
-        self.work.as_mut().poll(cx)
+        let this = &mut *self;
+        this.signal.task.register(cx.waker());
+        ready!(this.take_turn(cx));
+        this.signal.is_woken.store(false, Relaxed);
+        let polled = this
+            .work
+            .as_mut()
+            .poll(&mut Context::from_waker(&this.waker));
+        if polled.is_ready() || !this.signal.is_woken.load(Relaxed) {
+            this.slot = None;
+        }
+        polled
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use futures_util::FutureExt;
-    use tokio::task::yield_now;
 
     use super::*;
+
+    /// Yields as a guest does: it is to be polled again at once.
+    async fn yield_now() {
+        let mut yielded = false;
+        poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            match std::mem::replace(&mut yielded, true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
 
     fn tenant(name: &str) -> TenantId {
         name.parse().unwrap()
@@ -257,25 +347,44 @@ mod tests {
         assert!(slots.take(&b).now_or_never().is_some());
     }
 
-    #[tokio::test]
-    async fn those_of_one_tenant_take_turns_at_each_poll() {
+    #[test]
+    fn a_call_that_waits_for_something_else_holds_no_thread() {
         let threads = FairThreads::new(1);
-        let order = Mutex::new(String::new());
-        let work = |name: char| {
-            let order = &order;
-            async move {
-                for _ in 0..3 {
-                    order.lock().unwrap().push(name);
-                    yield_now().await;
-                }
-            }
-        };
         let a = tenant("a");
-        tokio::join!(threads.run(&a, work('x')), threads.run(&a, work('y')));
-        let order = order.into_inner().unwrap();
-        assert_eq!(order.len(), 6);
-        assert_eq!(threads.tenants.lock().unwrap().len(), 1);
-        threads.forget_idle();
-        assert!(threads.tenants.lock().unwrap().is_empty());
+        let mut waiting = Box::pin(threads.run(&a, std::future::pending::<()>()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(threads.0.lock().free, 1);
+        let mut computing = Box::pin(threads.run(&a, yield_now()));
+        assert!(computing.as_mut().now_or_never().is_none());
+        assert_eq!(threads.0.lock().free, 0, "it gave up its thread for nobody");
+        assert!(computing.as_mut().now_or_never().is_some());
+        assert_eq!(threads.0.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_is_not_behind_all_calls_of_another_tenant() {
+        let threads = Arc::new(FairThreads::new(1));
+        let order = Arc::<Mutex<String>>::default();
+        let work = |tenant: &'static str| {
+            let (threads, order) = (Arc::clone(&threads), Arc::clone(&order));
+            tokio::spawn(async move {
+                let polls = async {
+                    for _ in 0..10 {
+                        order.lock().unwrap().push_str(tenant);
+                        yield_now().await;
+                    }
+                };
+                threads.run(&tenant.parse().unwrap(), polls).await;
+            })
+        };
+        let mut calls: Vec<_> = (0..20).map(|_| work("a")).collect();
+        calls.push(work("b"));
+        for call in calls {
+            call.await.unwrap();
+        }
+        let order = order.lock().unwrap();
+        let last = order.rfind('b').unwrap();
+        assert!(last < 60, "b waited behind all of a: {order}");
+        assert!(threads.0.lock().tenants.is_empty());
     }
 }

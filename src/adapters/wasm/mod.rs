@@ -310,9 +310,6 @@ impl WasmComponents {
     /// Forgets the components that are not among these; calls of them that are under way end as they would have.
     pub fn retain(&self, wanted: &HashSet<ComponentDigest>) {
         self.ledger.retain(wanted);
-        if let Some(works) = self.works.get() {
-            works.hall.fair_threads.forget_idle();
-        }
     }
 }
 

@@ -85,6 +85,8 @@ impl Loader {
                 jumps: limits.jumps_per_turn.get(),
                 calls: limits.call_depth.get(),
                 rendered_bytes: limits.rendered_bytes.get(),
+                steps_per_node: limits.steps_per_node.get(),
+                steps_per_turn: limits.steps_per_turn.get(),
             },
             signatures: settings.packs.signatures.clone(),
             policy: settings.env.clone(),

@@ -11,6 +11,10 @@ pub struct Limits {
     pub calls: u32,
     /// Bytes that the templates of a turn may produce in all, which bounds what a run holds in memory.
     pub rendered_bytes: usize,
+    /// Steps that one node may take.
+    pub steps_per_node: u64,
+    /// Steps that a turn may take, called flows included.
+    pub steps_per_turn: u64,
 }
 
 impl Default for Limits {
@@ -20,6 +24,8 @@ impl Default for Limits {
             jumps: 3,
             calls: 16,
             rendered_bytes: 16 * 1024 * 1024,
+            steps_per_node: 1_000_000,
+            steps_per_turn: 10_000_000,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::budget::{Budget, Excess};
 use super::error::{FlowError, Place};
 use super::frame::{Frame, closing};
 use super::graph::{FlowIx, Node, NodeIx, Program};
@@ -11,7 +12,6 @@ use super::nodes::{Call, Jump, Outcome, Then};
 use super::nodes_run::NodesRun;
 use super::output::Output;
 use super::payload;
-use super::room::Room;
 use super::routing::Next;
 use super::visit::{Memory, Visit};
 use super::{Ask, Context, Reply};
@@ -79,21 +79,21 @@ pub(super) struct Machine {
     pub(super) memory: Memory,
     pub(super) logs: Vec<Value>,
     nodes_run: NodesRun,
-    room: Room,
+    pub(super) budget: Budget,
     /// How many components the turn has called.
     called: u32,
 }
 
 impl Machine {
     /// A machine that begins with this frame.
-    pub(super) fn new(program: &Program, frame: Frame) -> Box<Self> {
+    pub(super) fn new(cx: &Context<'_>, frame: Frame) -> Box<Self> {
         Box::new(Self {
             frame,
             callers: Vec::new(),
             memory: Memory::default(),
             logs: Vec::new(),
             nodes_run: NodesRun::default(),
-            room: Room::new(program.limits.rendered_bytes),
+            budget: Budget::new(cx.program.limits, cx.monitor),
             called: 0,
         })
     }
@@ -102,6 +102,8 @@ impl Machine {
     pub(super) fn run_node(&mut self, cx: &Context<'_>) -> Result<Progress, FlowError> {
         self.nodes_run
             .count(cx.program, (self.frame.flow, self.frame.node))?;
+        let opened = self.budget.open_node((self.frame.flow, self.frame.node));
+        opened.map_err(|excess| self.stopped(cx.program, excess))?;
         let node = self.node(cx.program);
         let outcome = node.kind.run(&mut self.visit(cx))?;
         self.settle(cx, outcome)
@@ -134,7 +136,7 @@ impl Machine {
             program: cx.program,
             at: (self.frame.flow, self.frame.node),
             scope: self.frame.scope(cx, &self.frame.prev),
-            room: &mut self.room,
+            budget: &mut self.budget,
             memory: &mut self.memory,
         }
     }
@@ -387,6 +389,10 @@ impl Machine {
 
     fn node<'p>(&self, program: &'p Program) -> &'p Node {
         program.node(self.frame.flow, self.frame.node)
+    }
+
+    fn stopped(&self, program: &Program, excess: Excess) -> FlowError {
+        FlowError::of_excess(self.place(program), "", excess, program.limits)
     }
 
     fn place(&self, program: &Program) -> Place {

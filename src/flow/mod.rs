@@ -2,9 +2,10 @@
 //!
 //! A pack's flows are compiled once into a [`Program`]. A turn makes a [`Run`], fresh or from the [`Snapshot`] of a
 //! parked one, and calls [`advance`] with events until it is [`Step::Suspended`] or [`Step::Finished`]; in between the
-//! machine may [`Step::Ask`] for what it cannot know.
+//! machine may [`Step::Ask`] for what it cannot know, and is [`Step::Paused`] when it has used up the steps of one call.
 
 mod assets;
+mod budget;
 mod card;
 mod chart;
 mod compile;
@@ -20,6 +21,7 @@ mod inventory;
 mod invocation;
 mod limits;
 mod machine;
+mod monitor;
 mod mustache;
 mod nodes;
 mod nodes_run;
@@ -27,7 +29,6 @@ mod output;
 mod path;
 mod payload;
 mod reach;
-mod room;
 mod routing;
 mod run;
 mod scope;
@@ -49,6 +50,7 @@ pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};
 pub use inventory::{Inventory, Provider};
 pub use limits::Limits;
+pub use monitor::RunMonitor;
 pub(crate) use nodes::is_of_kind_family;
 pub use run::{Run, advance};
 pub use snapshot::{Snapshot, Timeout};
@@ -62,6 +64,11 @@ pub struct Context<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The time of this step: the template root `now`.
     pub now: OffsetDateTime,
+    /// The steps that this call of [`advance`] may take before it hands the run back as [`Step::Paused`]; `u64::MAX` never
+    /// does. The limits of the turn hold in any case.
+    pub slice: u64,
+    /// The watchers' handle on the run, the same for all calls of a run.
+    pub monitor: &'a RunMonitor,
 }
 
 /// What happens to a run.
@@ -71,6 +78,8 @@ pub enum Event {
     Activity(Arc<Value>),
     /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
     State(Option<Value>),
+    /// The run was paused and goes on.
+    Continue,
     /// The answer to [`Ask::Component`].
     Component {
         /// Its output.
@@ -85,6 +94,9 @@ pub enum Event {
 pub enum Step {
     /// It needs an answer; give it to [`advance`] as an event, with the run.
     Ask(Box<Run>, Ask),
+    /// It has used up its slice; it goes on with [`Event::Continue`]. A call makes progress however small its slice is:
+    /// what one call abandons since its slice ends, the next one brings to an end.
+    Paused(Box<Run>),
     /// It waits for the next activity of its conversation.
     Suspended(Wait, Effects),
     /// It is over.

@@ -24,6 +24,8 @@ enum Stage {
     Parked(Snapshot),
     /// An answer.
     Asked(Box<Machine>, Pending),
+    /// Its next slice.
+    Paused(Box<Machine>),
 }
 
 impl Run {
@@ -42,7 +44,7 @@ impl Run {
     pub fn recall(&self, key: &str) -> Option<&Option<Value>> {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
-            Stage::Fresh(_) | Stage::Parked(_) => None,
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(_) => None,
         }
     }
 
@@ -50,7 +52,7 @@ impl Run {
     pub fn learn(&mut self, key: &str, stored: Option<Value>) {
         match &mut self.0 {
             Stage::Asked(machine, _) => machine.memory.learn(machine.frame.flow, key, stored),
-            Stage::Fresh(_) | Stage::Parked(_) => {}
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(_) => {}
         }
     }
 }
@@ -62,8 +64,13 @@ impl Run {
 )]
 pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, FlowError> {
     let (mut machine, mut progress) = open(cx, run.0, event)?;
+    machine.budget.open_slice(cx.slice, cx.monitor);
     loop {
+        machine.budget.close_slice();
         progress = match progress {
+            Progress::On if machine.budget.is_slice_over() => {
+                return Ok(Step::Paused(Box::new(Run(Stage::Paused(machine)))));
+            }
             Progress::On => machine.run_node(cx)?,
             Progress::Asks(ask, pending) => {
                 return Ok(Step::Ask(
@@ -90,11 +97,11 @@ fn open(
             let start = take_routed_node(&mut payload, |name| definition.node_named(name));
             let mut frame = Frame::start(cx.program, flow, payload);
             frame.node = start.unwrap_or(frame.node);
-            Ok((Machine::new(cx.program, frame), Progress::On))
+            Ok((Machine::new(cx, frame), Progress::On))
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {
             let frame = snapshot.restore(cx.program, payload)?;
-            Ok((Machine::new(cx.program, frame), Progress::On))
+            Ok((Machine::new(cx, frame), Progress::On))
         }
         (Stage::Asked(mut machine, Pending::State { flow, key }), Event::State(stored)) => {
             machine.memory.learn(flow, &key, stored.clone());
@@ -105,10 +112,14 @@ fn open(
             let progress = machine.answer(cx, output, state)?;
             Ok((machine, progress))
         }
-        (Stage::Fresh(_) | Stage::Parked(_), Event::State(_) | Event::Component { .. })
-        | (Stage::Asked(_, Pending::State { .. }), Event::Activity(_) | Event::Component { .. })
-        | (Stage::Asked(_, Pending::Component), Event::Activity(_) | Event::State(_)) => {
-            Err(FlowError::UnexpectedEvent)
+        (Stage::Paused(mut machine), Event::Continue) => {
+            machine.budget.open_slice(cx.slice, cx.monitor);
+            let progress = machine.run_node(cx)?;
+            Ok((machine, progress))
         }
+        (
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Asked(..) | Stage::Paused(_),
+            Event::Activity(_) | Event::State(_) | Event::Component { .. } | Event::Continue,
+        ) => Err(FlowError::UnexpectedEvent),
     }
 }

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::budget::{Budget, Excess};
 use super::findings::Findings;
 use super::mustache::{Mustache, Unrenderable};
 use super::path::{Reference, Root};
-use super::room::{Excess, Room};
 use super::scope::Scope;
 
 /// A template that could not be rendered.
@@ -160,14 +160,14 @@ impl Mapping {
     pub(super) fn render(
         &self,
         scope: &Scope<'_>,
-        room: &mut Room,
+        budget: &mut Budget,
     ) -> Result<Value, RenderFailure> {
         let failed = |template: &str, cause| RenderFailure {
             template: excerpt(template),
             cause,
         };
         match self {
-            Self::Constant(value) => match room.take_value(value) {
+            Self::Constant(value) => match budget.take_value(value) {
                 Ok(()) => Ok(value.clone()),
                 Err(excess) => Err(failed(&value.to_string(), excess.into())),
             },
@@ -177,28 +177,30 @@ impl Mapping {
                     tracing::debug!(template = %source, "nothing is there: rendered as an empty text");
                     Cow::Owned(Value::String(String::new()))
                 };
-                owned(found.unwrap_or_else(missing), room).map_err(|cause| failed(source, cause))
+                owned(found.unwrap_or_else(missing), budget).map_err(|cause| failed(source, cause))
             }
             Self::Pointer(reference, source) => {
                 let missing = || Unrenderable::Reason("nothing is there".to_owned());
                 let found = scope.find(reference).map_err(Unrenderable::from);
                 let found = found.and_then(|found| found.ok_or_else(missing));
                 found
-                    .and_then(|found| owned(found, room))
+                    .and_then(|found| owned(found, budget))
                     .map_err(|cause| failed(source, cause))
             }
             Self::Text(mustache, source) => {
-                let text = mustache.render(scope, room);
+                let text = mustache.render(scope, budget);
                 text.map(Value::String)
                     .map_err(|cause| failed(source, cause))
             }
-            Self::Array(items) => room.inside(|room| {
-                let items = items.iter().map(|item| item.render(scope, room));
+            Self::Array(items) => budget.inside(|budget| {
+                let items = items.iter().map(|item| item.render(scope, budget));
                 items.collect::<Result<_, _>>().map(Value::Array)
             }),
-            Self::Object(fields) => room.inside(|room| {
+            Self::Object(fields) => budget.inside(|budget| {
                 let field = |(name, value): &(String, Self)| {
-                    value.render(scope, room).map(|value| (name.clone(), value))
+                    value
+                        .render(scope, budget)
+                        .map(|value| (name.clone(), value))
                 };
                 fields
                     .iter()
@@ -210,8 +212,8 @@ impl Mapping {
     }
 }
 
-fn owned(found: Cow<'_, Value>, room: &mut Room) -> Result<Value, Unrenderable> {
-    room.take_value(&found)?;
+fn owned(found: Cow<'_, Value>, budget: &mut Budget) -> Result<Value, Unrenderable> {
+    budget.take_value(&found)?;
     Ok(found.into_owned())
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::error::{FlowError, Place, Refusal};
 use super::graph::{FlowIx, NodeIx, Program};
 use super::mustache::Unrenderable;
 use super::output::Failure;
-use super::room::Room;
 use super::scope::Scope;
 use super::template::Mapping;
 use crate::model::FlowId;
@@ -53,7 +53,7 @@ pub(super) struct Visit<'a> {
     pub(super) program: &'a Program,
     pub(super) at: (FlowIx, NodeIx),
     pub(super) scope: Scope<'a>,
-    pub(super) room: &'a mut Room,
+    pub(super) budget: &'a mut Budget,
     pub(super) memory: &'a mut Memory,
 }
 
@@ -78,7 +78,7 @@ impl Visit<'_> {
     }
 
     fn render_in(&mut self, scope: &Scope<'_>, mapping: &Mapping) -> Result<Value, FlowError> {
-        mapping.render(scope, self.room).map_err(|failure| {
+        mapping.render(scope, self.budget).map_err(|failure| {
             let (place, template) = (self.place(), failure.template);
             match failure.cause {
                 Unrenderable::Reason(reason) => FlowError::Template {
@@ -86,13 +86,8 @@ impl Visit<'_> {
                     template,
                     reason,
                 },
-                Unrenderable::TooMuch => {
-                    let limit = self.program.limits.rendered_bytes;
-                    FlowError::RenderedLimit {
-                        place,
-                        template,
-                        limit,
-                    }
+                Unrenderable::TooMuch(excess) => {
+                    FlowError::of_excess(place, &template, excess, self.program.limits)
                 }
             }
         })

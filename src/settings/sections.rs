@@ -2,7 +2,7 @@
 //! `config/default.yaml`, which a test compares with the defaults here.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -123,6 +123,10 @@ pub struct Limits {
     pub call_depth: NonZeroU32,
     /// What the templates of one turn may produce in all, in bytes.
     pub rendered_bytes: NonZeroUsize,
+    /// Steps that one node may take.
+    pub steps_per_node: NonZeroU64,
+    /// Steps that one turn may take.
+    pub steps_per_turn: NonZeroU64,
 }
 
 impl Default for Packs {
@@ -182,6 +186,8 @@ impl Default for Limits {
             jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
             call_depth: const { NonZeroU32::new(16).unwrap() },
             rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+            steps_per_node: const { NonZeroU64::new(1_000_000).unwrap() },
+            steps_per_turn: const { NonZeroU64::new(10_000_000).unwrap() },
         }
     }
 }

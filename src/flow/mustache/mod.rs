@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use survey::{MAX_NESTING, nesting, survey};
 
+use crate::flow::budget::{Budget, Excess, MAX_DEPTH};
 use crate::flow::path::{NameInArray, Reference, Uses};
-use crate::flow::room::{Excess, MAX_DEPTH, Room};
 use crate::flow::scope::Scope;
 
 /// The one set of helpers, Handlebars' own. Values go into texts as they are: what is written is no HTML.
@@ -49,17 +49,21 @@ pub(in crate::flow) enum Piece {
 pub(in crate::flow) enum Unrenderable {
     /// It asks for something that cannot be.
     Reason(String),
-    /// The turn's templates produce too much.
-    TooMuch,
+    /// It takes or produces too much.
+    TooMuch(Excess),
 }
 
 impl From<Excess> for Unrenderable {
     fn from(excess: Excess) -> Self {
         match excess {
-            Excess::Bytes => Self::TooMuch,
             Excess::Depth => {
                 Self::Reason(format!("its value nests deeper than {MAX_DEPTH} levels"))
             }
+            Excess::Bytes
+            | Excess::NodeSteps
+            | Excess::TurnSteps
+            | Excess::Slice
+            | Excess::Interrupt => Self::TooMuch(excess),
         }
     }
 }
@@ -106,7 +110,7 @@ impl Mustache {
     pub(in crate::flow) fn render(
         &self,
         scope: &Scope<'_>,
-        room: &mut Room,
+        budget: &mut Budget,
     ) -> Result<String, Unrenderable> {
         match self {
             Self::Pieces(pieces) => {
@@ -116,16 +120,16 @@ impl Mustache {
                         Piece::Text(fixed) => text.push_str(fixed),
                         Piece::Place(place) => {
                             if let Some(value) = scope.find(place)? {
-                                room.take_value(&value)?;
+                                budget.take_value(&value)?;
                                 append(&mut text, &value);
                             }
                         }
                     }
                 }
-                room.take(text.len())?;
+                budget.take(text.len())?;
                 Ok(text)
             }
-            Self::Handlebars(template, uses) => run(template, scope.extract(uses), room),
+            Self::Handlebars(template, uses) => run(template, scope.extract(uses), budget),
         }
     }
 }
@@ -137,15 +141,15 @@ fn append(text: &mut String, value: &Value) {
     }
 }
 
-fn run(template: &Template, data: Value, room: &mut Room) -> Result<String, Unrenderable> {
+fn run(template: &Template, data: Value, budget: &mut Budget) -> Result<String, Unrenderable> {
     struct Bounded<'r> {
         text: String,
-        room: &'r mut Room,
+        budget: &'r mut Budget,
         excess: Option<Excess>,
     }
     impl Output for Bounded<'_> {
         fn write(&mut self, piece: &str) -> std::io::Result<()> {
-            if let Err(excess) = self.room.take(piece.len()) {
+            if let Err(excess) = self.budget.take(piece.len()) {
                 self.excess = Some(excess);
                 return Err(std::io::ErrorKind::OutOfMemory.into());
             }
@@ -153,11 +157,11 @@ fn run(template: &Template, data: Value, room: &mut Room) -> Result<String, Unre
             Ok(())
         }
     }
-    room.take_value(&data)?;
+    budget.take_value(&data)?;
     let data = Context::from(data);
     let mut output = Bounded {
         text: String::new(),
-        room,
+        budget,
         excess: None,
     };
     let rendered = template.render(&HELPERS, &data, &mut RenderContext::new(None), &mut output);

@@ -6,6 +6,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::flow::scope::Outputs;
+use crate::flow::{Limits, RunMonitor};
 
 /// Hands a scope to a test, with something of every kind in it.
 fn with_scope<T>(test: impl FnOnce(&Scope<'_>) -> T) -> T {
@@ -62,7 +63,7 @@ proptest! {
         with_scope(|scope| {
             let everything = scope.find(&Reference::Everything).ok().flatten().unwrap();
             let expected = HELPERS.render_template(&source, &*everything).ok();
-            let found = mustache.render(scope, &mut Room::new(1 << 20)).ok();
+            let found = mustache.render(scope, &mut Budget::new(Limits::default(), &RunMonitor::default())).ok();
             prop_assert_eq!(found, expected, "{}", source);
             Ok(())
         })?;
@@ -73,7 +74,7 @@ proptest! {
     fn no_source_makes_it_panic(parts in prop::collection::vec(shard(), 0..14)) {
         let source = parts.concat();
         if let Ok(mustache) = Mustache::compile(&source) {
-            let _ = with_scope(|scope| mustache.render(scope, &mut Room::new(1 << 20)).is_ok());
+            let _ = with_scope(|scope| mustache.render(scope, &mut Budget::new(Limits::default(), &RunMonitor::default())).is_ok());
         }
     }
 }

@@ -1,0 +1,199 @@
+//! What a turn may still do: the steps that it may take, the bytes that its templates may produce, and the depth of the
+//! value that one of them is rendering.
+//!
+//! A step is the unit of work: a node, an iteration of a loop, a helper, a comparison, a look-up, a value that is copied
+//! or compared, or 64 bytes of text. Work is charged before it is done, in proportion to its size, so a run ends within
+//! its steps whatever its flows, its message and its stored state hold. Steps depend on nothing but these three: a run
+//! that exceeds its steps does so again.
+
+use serde_json::Value;
+
+use super::graph::{FlowIx, NodeIx};
+use super::limits::Limits;
+use super::monitor::RunMonitor;
+pub(super) use crate::model::MAX_DEPTH;
+
+/// Steps between two looks for an interrupt.
+const LOOK_EVERY: u64 = 512;
+/// Bytes of text that cost a step.
+const BYTES_PER_STEP: usize = 64;
+
+/// What a turn may still do.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Steps that the turn has taken.
+    taken: u64,
+    /// The count at which the limits are looked at next.
+    look_at: u64,
+    node_end: u64,
+    turn_end: u64,
+    slice_end: u64,
+    limits: Limits,
+    bytes: usize,
+    levels: usize,
+    monitor: RunMonitor,
+}
+
+/// What there is too much of, or why the work stops before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// Bytes, over the whole turn.
+    Bytes,
+    /// Levels, in one value.
+    Depth,
+    /// Steps of one node.
+    NodeSteps,
+    /// Steps of the turn.
+    TurnSteps,
+    /// The slice is used up; the run goes on with the next one.
+    Slice,
+    /// The run was asked to stop.
+    Interrupt,
+}
+
+/// A point that a budget can go back to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    taken: u64,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Returns the budget of a turn.
+    pub(super) fn new(limits: Limits, monitor: &RunMonitor) -> Self {
+        Self {
+            taken: 0,
+            look_at: 0,
+            node_end: limits.steps_per_node,
+            turn_end: limits.steps_per_turn,
+            slice_end: u64::MAX,
+            limits,
+            bytes: limits.rendered_bytes,
+            levels: MAX_DEPTH,
+            monitor: monitor.clone(),
+        }
+    }
+
+    /// Begins a call of `advance`, which may take this many steps.
+    pub(super) fn open_slice(&mut self, steps: u64, monitor: &RunMonitor) {
+        if !self.monitor.is_same(monitor) {
+            self.monitor = monitor.clone();
+        }
+        self.slice_end = self.taken.saturating_add(steps);
+        self.look_at = self.taken;
+    }
+
+    /// Lets the work that follows end, whatever the slice says.
+    pub(super) fn lift_slice(&mut self) {
+        self.slice_end = u64::MAX;
+    }
+
+    /// Returns whether the slice is used up.
+    pub(super) fn is_slice_over(&self) -> bool {
+        self.taken >= self.slice_end
+    }
+
+    /// Begins a node, and looks for an interrupt.
+    pub(super) fn open_node(&mut self, (flow, node): (FlowIx, NodeIx)) -> Result<(), Excess> {
+        self.monitor.enter(flow, node);
+        self.node_end = self.taken.saturating_add(self.limits.steps_per_node);
+        self.look_at = self.taken;
+        self.step(1)
+    }
+
+    /// Returns the point that [`Budget::go_back`] takes.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            taken: self.taken,
+            bytes: self.bytes,
+        }
+    }
+
+    /// Gives back what was used since that point.
+    pub(super) fn go_back(&mut self, mark: Mark) {
+        self.taken = mark.taken;
+        self.bytes = mark.bytes;
+        self.levels = MAX_DEPTH;
+        self.look_at = self.taken;
+    }
+
+    /// Ends a call of `advance`.
+    pub(super) fn close_slice(&self) {
+        self.monitor.count(self.taken);
+    }
+
+    /// Takes steps.
+    #[inline]
+    pub(super) fn step(&mut self, steps: u64) -> Result<(), Excess> {
+        self.taken = self.taken.saturating_add(steps);
+        if self.taken > self.look_at {
+            self.look()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes the steps that so many bytes of text cost to read or copy.
+    #[inline]
+    pub(super) fn step_text(&mut self, bytes: usize) -> Result<(), Excess> {
+        self.step((bytes / BYTES_PER_STEP) as u64)
+    }
+
+    #[cold]
+    fn look(&mut self) -> Result<(), Excess> {
+        self.monitor.count(self.taken);
+        if self.monitor.is_interrupted() {
+            Err(Excess::Interrupt)
+        } else if self.taken > self.turn_end {
+            Err(Excess::TurnSteps)
+        } else if self.taken > self.node_end {
+            Err(Excess::NodeSteps)
+        } else if self.taken > self.slice_end {
+            Err(Excess::Slice)
+        } else {
+            let ends = self.turn_end.min(self.node_end).min(self.slice_end);
+            self.look_at = ends.min(self.taken.saturating_add(LOOK_EVERY));
+            Ok(())
+        }
+    }
+
+    /// Uses bytes of what templates may produce.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Excess> {
+        self.step_text(bytes)?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Excess::Bytes)?;
+        Ok(())
+    }
+
+    /// Uses what a copy of a value takes.
+    pub(super) fn take_value(&mut self, value: &Value) -> Result<(), Excess> {
+        self.step(1)?;
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.take(8),
+            Value::String(text) => self.take(8 + text.len()),
+            Value::Array(items) => {
+                self.take(8)?;
+                self.inside(|budget| items.iter().try_for_each(|item| budget.take_value(item)))
+            }
+            Value::Object(fields) => {
+                self.take(8)?;
+                self.inside(|budget| {
+                    fields.iter().try_for_each(|(name, value)| {
+                        budget.take(name.len())?;
+                        budget.take_value(value)
+                    })
+                })
+            }
+        }
+    }
+
+    /// Renders what lies one level deeper.
+    pub(super) fn inside<T, E: From<Excess>>(
+        &mut self,
+        render: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.levels = self.levels.checked_sub(1).ok_or(Excess::Depth)?;
+        let rendered = render(self);
+        self.levels += 1;
+        rendered
+    }
+}

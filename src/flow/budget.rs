@@ -6,12 +6,13 @@
 //! its steps whatever its flows, its message and its stored state hold. Steps depend on nothing but these three: a run
 //! that exceeds its steps does so again.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::graph::{FlowIx, NodeIx};
 use super::limits::Limits;
 use super::monitor::RunMonitor;
 pub(super) use crate::model::MAX_DEPTH;
+use crate::model::is_too_deep;
 
 /// Steps between two looks for an interrupt.
 const LOOK_EVERY: u64 = 512;
@@ -32,6 +33,8 @@ pub(super) struct Budget {
     bytes: usize,
     levels: usize,
     monitor: RunMonitor,
+    /// The work stopped since the slice is used up.
+    pauses: bool,
 }
 
 /// What there is too much of, or why the work stops before its end.
@@ -71,6 +74,7 @@ impl Budget {
             bytes: limits.rendered_bytes,
             levels: MAX_DEPTH,
             monitor: monitor.clone(),
+            pauses: false,
         }
     }
 
@@ -81,16 +85,45 @@ impl Budget {
         }
         self.slice_end = self.taken.saturating_add(steps);
         self.look_at = self.taken;
+        self.pauses = false;
     }
 
-    /// Lets the work that follows end, whatever the slice says.
-    pub(super) fn lift_slice(&mut self) {
-        self.slice_end = u64::MAX;
+    /// Does work that ends whatever is left of the slice.
+    pub(super) fn unsliced<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let slice_end = std::mem::replace(&mut self.slice_end, u64::MAX);
+        let done = work(self);
+        self.slice_end = slice_end;
+        self.look_at = self.taken;
+        done
+    }
+
+    /// Does work that produces nothing but for a moment: it takes steps, and no bytes.
+    pub(super) fn unproductive<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let bytes = std::mem::replace(&mut self.bytes, usize::MAX);
+        let done = work(self);
+        self.bytes = bytes;
+        done
+    }
+
+    /// Takes the end off the slice.
+    pub(super) fn lift_slice(&mut self) -> u64 {
+        std::mem::replace(&mut self.slice_end, u64::MAX)
+    }
+
+    /// Puts the end that was taken off back.
+    pub(super) fn restore_slice(&mut self, slice_end: u64) {
+        self.slice_end = slice_end;
+        self.look_at = self.taken;
     }
 
     /// Returns whether the slice is used up.
     pub(super) fn is_slice_over(&self) -> bool {
         self.taken >= self.slice_end
+    }
+
+    /// Returns whether work stopped in the middle since the slice is used up.
+    pub(super) fn pauses(&self) -> bool {
+        self.pauses
     }
 
     /// Begins a node, and looks for an interrupt.
@@ -99,6 +132,12 @@ impl Budget {
         self.node_end = self.taken.saturating_add(self.limits.steps_per_node);
         self.look_at = self.taken;
         self.step(1)
+    }
+
+    /// Begins the end of a node that others ran inside of.
+    pub(super) fn reopen_node(&mut self) {
+        self.node_end = self.taken.saturating_add(self.limits.steps_per_node);
+        self.look_at = self.taken;
     }
 
     /// Returns the point that [`Budget::go_back`] takes.
@@ -115,10 +154,11 @@ impl Budget {
         self.bytes = mark.bytes;
         self.levels = MAX_DEPTH;
         self.look_at = self.taken;
+        self.pauses = false;
     }
 
-    /// Ends a call of `advance`.
-    pub(super) fn close_slice(&self) {
+    /// Tells the watchers how many steps were taken.
+    pub(super) fn report(&self) {
         self.monitor.count(self.taken);
     }
 
@@ -149,6 +189,7 @@ impl Budget {
         } else if self.taken > self.node_end {
             Err(Excess::NodeSteps)
         } else if self.taken > self.slice_end {
+            self.pauses = true;
             Err(Excess::Slice)
         } else {
             let ends = self.turn_end.min(self.node_end).min(self.slice_end);
@@ -186,6 +227,33 @@ impl Budget {
         }
     }
 
+    /// Takes the steps that it costs to go through a value or to copy it.
+    pub(super) fn walk(&mut self, value: &Value) -> Result<(), Excess> {
+        self.step(1)?;
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+            Value::String(text) => self.step_text(text.len()),
+            Value::Array(items) => items.iter().try_for_each(|item| self.walk(item)),
+            Value::Object(fields) => self.walk_fields(fields),
+        }
+    }
+
+    /// The same for the fields of an object.
+    pub(super) fn walk_fields(&mut self, fields: &Map<String, Value>) -> Result<(), Excess> {
+        fields.iter().try_for_each(|(name, value)| {
+            self.step_text(name.len())?;
+            self.walk(value)
+        })
+    }
+
+    /// The same, and the value may nest no deeper than a stored one.
+    pub(super) fn walk_bounded(&mut self, value: &Value) -> Result<(), Excess> {
+        if is_too_deep(value) {
+            return Err(Excess::Depth);
+        }
+        self.walk(value)
+    }
+
     /// Renders what lies one level deeper.
     pub(super) fn inside<T, E: From<Excess>>(
         &mut self,
@@ -195,5 +263,92 @@ impl Budget {
         let rendered = render(self);
         self.levels += 1;
         rendered
+    }
+}
+
+/// The budget of a turn with the usual limits.
+#[cfg(test)]
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Limits::default(), &RunMonitor::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(limits: Limits) -> Budget {
+        Budget::new(limits, &RunMonitor::default())
+    }
+
+    #[test]
+    fn bytes_and_levels_are_bounded() {
+        let nested = |levels: usize| (0..levels).fold(Value::Null, |v, _| Value::Array(vec![v]));
+        let limits = Limits {
+            rendered_bytes: 8 * (MAX_DEPTH + 1),
+            ..Limits::default()
+        };
+        let (deepest, deeper) = (nested(MAX_DEPTH), nested(MAX_DEPTH + 1));
+        assert_eq!(budget(limits).take_value(&deeper), Err(Excess::Depth));
+        let mut budget = budget(limits);
+        assert_eq!(budget.take_value(&deepest), Ok(()));
+        assert_eq!(budget.take(1), Err(Excess::Bytes));
+    }
+
+    #[test]
+    fn steps_of_a_node_and_of_the_turn_are_bounded() {
+        let limits = Limits {
+            steps_per_node: 100,
+            steps_per_turn: 250,
+            ..Limits::default()
+        };
+        let mut budget = budget(limits);
+        for _ in 0..2 {
+            assert_eq!(budget.open_node((0, 0)), Ok(()));
+            assert_eq!(budget.step(99), Ok(()));
+        }
+        assert_eq!(budget.step(1), Err(Excess::NodeSteps));
+        assert_eq!(budget.open_node((0, 0)), Ok(()));
+        assert_eq!(budget.step(60), Err(Excess::TurnSteps));
+        assert_eq!(budget.step(1), Err(Excess::TurnSteps));
+    }
+
+    #[test]
+    fn text_costs_steps_by_its_size() {
+        let limits = Limits {
+            steps_per_node: 100,
+            ..Limits::default()
+        };
+        let text = |steps: usize| Value::String("x".repeat(steps * BYTES_PER_STEP));
+        assert_eq!(budget(limits).walk(&text(99)), Ok(()));
+        assert_eq!(budget(limits).walk(&text(100)), Err(Excess::NodeSteps));
+    }
+
+    #[test]
+    fn what_a_slice_abandons_is_given_back() {
+        let mut budget = Budget::default();
+        let monitor = RunMonitor::default();
+        budget.open_slice(100, &monitor);
+        assert_eq!(budget.step(60), Ok(()));
+        let mark = budget.mark();
+        assert_eq!(budget.step(60), Err(Excess::Slice));
+        assert!(budget.pauses());
+        budget.go_back(mark);
+        assert!(!budget.pauses() && !budget.is_slice_over());
+        assert_eq!(budget.unsliced(|budget| budget.step(60)), Ok(()));
+        assert!(budget.is_slice_over());
+        budget.report();
+        assert_eq!(monitor.steps(), 120);
+    }
+
+    #[test]
+    fn an_interrupt_is_seen_in_the_middle_of_work() {
+        let mut budget = Budget::default();
+        let monitor = RunMonitor::default();
+        budget.open_slice(u64::MAX, &monitor);
+        monitor.interrupt();
+        let stopped = (0..2 * LOOK_EVERY).find_map(|_| budget.step(1).err());
+        assert_eq!(stopped, Some(Excess::Interrupt));
     }
 }

@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::error::FlowError;
 use super::frame::Frame;
-use super::machine::{Machine, Pending, Progress};
-use super::nodes::state_answer;
+use super::machine::{Machine, Pending, Progress, Work};
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
 use super::{Context, Event, Step};
@@ -25,7 +24,7 @@ enum Stage {
     /// An answer.
     Asked(Box<Machine>, Pending),
     /// Its next slice.
-    Paused(Box<Machine>),
+    Paused(Box<Machine>, Work, bool),
 }
 
 impl Run {
@@ -44,7 +43,7 @@ impl Run {
     pub fn recall(&self, key: &str) -> Option<&Option<Value>> {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
-            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(_) => None,
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => None,
         }
     }
 
@@ -52,7 +51,7 @@ impl Run {
     pub fn learn(&mut self, key: &str, stored: Option<Value>) {
         match &mut self.0 {
             Stage::Asked(machine, _) => machine.memory.learn(machine.frame.flow, key, stored),
-            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(_) => {}
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => {}
         }
     }
 }
@@ -63,15 +62,20 @@ impl Run {
     reason = "a run that asks is handed back in its box"
 )]
 pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, FlowError> {
-    let (mut machine, mut progress) = open(cx, run.0, event)?;
-    machine.budget.open_slice(cx.slice, cx.monitor);
+    let Next {
+        mut machine,
+        mut work,
+        mut whole,
+    } = open(cx, run.0, event)?;
     loop {
-        machine.budget.close_slice();
-        progress = match progress {
+        let progress = machine.advance(cx, work, std::mem::take(&mut whole));
+        machine.budget.report();
+        work = match progress? {
             Progress::On if machine.budget.is_slice_over() => {
-                return Ok(Step::Paused(Box::new(Run(Stage::Paused(machine)))));
+                return Ok(paused(machine, Work::Run, false));
             }
-            Progress::On => machine.run_node(cx)?,
+            Progress::On => Work::Run,
+            Progress::Pauses(work) => return Ok(paused(machine, work, true)),
             Progress::Asks(ask, pending) => {
                 return Ok(Step::Ask(
                     Box::new(Run(Stage::Asked(machine, pending))),
@@ -80,16 +84,25 @@ pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, Fl
             }
             Progress::Waits(parking) => return Ok(machine.park(cx.program, parking)),
             Progress::Over => return Ok(Step::Finished(machine.into_effects(cx.program))),
-        }
+        };
     }
 }
 
-fn open(
-    cx: &Context<'_>,
-    stage: Stage,
-    event: Event,
-) -> Result<(Box<Machine>, Progress), FlowError> {
-    match (stage, event) {
+fn paused(machine: Box<Machine>, work: Work, whole: bool) -> Step {
+    Step::Paused(Box::new(Run(Stage::Paused(machine, work, whole))))
+}
+
+/// What a call of [`advance`] begins with.
+struct Next {
+    machine: Box<Machine>,
+    work: Work,
+    /// The work was cut short by the end of a slice, so this time it is not.
+    whole: bool,
+}
+
+fn open(cx: &Context<'_>, stage: Stage, event: Event) -> Result<Next, FlowError> {
+    let mut whole = false;
+    let (machine, work) = match (stage, event) {
         (Stage::Fresh(flow), Event::Activity(mut payload)) => {
             let known = cx.program.by_id.get(&flow).copied();
             let flow = known.ok_or(FlowError::NoSuchEntry(flow))?;
@@ -97,29 +110,35 @@ fn open(
             let start = take_routed_node(&mut payload, |name| definition.node_named(name));
             let mut frame = Frame::start(cx.program, flow, payload);
             frame.node = start.unwrap_or(frame.node);
-            Ok((Machine::new(cx, frame), Progress::On))
+            (Machine::new(cx, frame), Work::Run)
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {
             let frame = snapshot.restore(cx.program, payload)?;
-            Ok((Machine::new(cx, frame), Progress::On))
+            (Machine::new(cx, frame), Work::Run)
         }
         (Stage::Asked(mut machine, Pending::State { flow, key }), Event::State(stored)) => {
-            machine.memory.learn(flow, &key, stored.clone());
-            let progress = machine.settle(cx, state_answer(&key, stored))?;
-            Ok((machine, progress))
+            machine.budget.open_slice(cx.slice, cx.monitor);
+            let work = machine.take_state(cx.program, (flow, key), stored)?;
+            (machine, work)
         }
         (Stage::Asked(mut machine, Pending::Component), Event::Component { output, state }) => {
-            let progress = machine.answer(cx, output, state)?;
-            Ok((machine, progress))
-        }
-        (Stage::Paused(mut machine), Event::Continue) => {
             machine.budget.open_slice(cx.slice, cx.monitor);
-            let progress = machine.run_node(cx)?;
-            Ok((machine, progress))
+            machine.take_answer(cx, &output, state)?;
+            (machine, Work::Read(output))
+        }
+        (Stage::Paused(mut machine, work, was_cut), Event::Continue) => {
+            machine.budget.open_slice(cx.slice, cx.monitor);
+            whole = was_cut;
+            (machine, work)
         }
         (
-            Stage::Fresh(_) | Stage::Parked(_) | Stage::Asked(..) | Stage::Paused(_),
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Asked(..) | Stage::Paused(..),
             Event::Activity(_) | Event::State(_) | Event::Component { .. } | Event::Continue,
-        ) => Err(FlowError::UnexpectedEvent),
-    }
+        ) => return Err(FlowError::UnexpectedEvent),
+    };
+    Ok(Next {
+        machine,
+        work,
+        whole,
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::budget::Budget;
+use super::budget::{Budget, Excess};
 use super::error::{FlowError, Place, Refusal};
 use super::graph::{FlowIx, NodeIx, Program};
 use super::mustache::Unrenderable;
@@ -32,11 +32,32 @@ impl Memory {
         self.known.insert((flow, key.to_owned()), stored);
     }
 
-    /// Takes note of what the turn writes; `None` deletes.
-    pub(super) fn write(&mut self, flow: FlowIx, key: &str, value: Option<Value>) {
+    /// Takes note of what the turn writes; `None` deletes. Returns what was known of the key before.
+    pub(super) fn write(
+        &mut self,
+        flow: FlowIx,
+        key: &str,
+        value: Option<Value>,
+    ) -> Option<Option<Value>> {
         let slot = (flow, key.to_owned());
         self.written.push(slot.clone());
-        self.known.insert(slot, value);
+        self.known.insert(slot, value)
+    }
+
+    /// Takes the last write back, with what was known of its key before it. Returns the value.
+    pub(super) fn unwrite(
+        &mut self,
+        flow: FlowIx,
+        key: &str,
+        before: Option<Option<Value>>,
+    ) -> Option<Value> {
+        let slot = (flow, key.to_owned());
+        self.written.pop();
+        match before {
+            Some(before) => self.known.insert(slot, before),
+            None => self.known.remove(&slot),
+        }
+        .flatten()
     }
 
     /// All that was written, the last value of each key.
@@ -54,7 +75,7 @@ pub(super) struct Visit<'a> {
     pub(super) at: (FlowIx, NodeIx),
     pub(super) scope: Scope<'a>,
     pub(super) budget: &'a mut Budget,
-    pub(super) memory: &'a mut Memory,
+    pub(super) memory: &'a Memory,
 }
 
 impl Visit<'_> {
@@ -120,13 +141,18 @@ impl Visit<'_> {
     }
 
     /// The state under a key of the running flow, if the turn knows it.
-    pub(super) fn remembered(&self, key: &str) -> Option<Option<Value>> {
-        self.memory.recall(self.at.0, key).cloned()
+    pub(super) fn remembered(&mut self, key: &str) -> Result<Option<Option<Value>>, FlowError> {
+        let known = self.memory.recall(self.at.0, key);
+        if let Some(Some(value)) = known {
+            let walked = self.budget.walk(value);
+            walked.map_err(|excess| self.stopped(excess))?;
+        }
+        Ok(known.cloned())
     }
 
-    /// Writes state under a key of the running flow.
-    pub(super) fn remember(&mut self, key: &str, value: Option<Value>) {
-        self.memory.write(self.at.0, key, value);
+    /// The node takes or produces too much, outside of its templates.
+    pub(super) fn stopped(&self, excess: Excess) -> FlowError {
+        FlowError::of_excess(self.place(), "", excess, self.program.limits)
     }
 
     /// The node cannot work with what its mapping rendered to.

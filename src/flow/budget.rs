@@ -16,6 +16,8 @@ use crate::model::is_too_deep;
 
 /// Steps between two looks for an interrupt.
 const LOOK_EVERY: u64 = 512;
+/// What a node costs beside its templates, conditions and values.
+const STEPS_OF_A_NODE: u64 = 16;
 /// Bytes of text that cost a step.
 const BYTES_PER_STEP: usize = 64;
 
@@ -131,7 +133,7 @@ impl Budget {
         self.monitor.enter(flow, node);
         self.node_end = self.taken.saturating_add(self.limits.steps_per_node);
         self.look_at = self.taken;
-        self.step(1)
+        self.step(STEPS_OF_A_NODE)
     }
 
     /// Begins the end of a node that others ran inside of.
@@ -306,7 +308,7 @@ mod tests {
         let mut budget = budget(limits);
         for _ in 0..2 {
             assert_eq!(budget.open_node((0, 0)), Ok(()));
-            assert_eq!(budget.step(99), Ok(()));
+            assert_eq!(budget.step(100 - STEPS_OF_A_NODE), Ok(()));
         }
         assert_eq!(budget.step(1), Err(Excess::NodeSteps));
         assert_eq!(budget.open_node((0, 0)), Ok(()));

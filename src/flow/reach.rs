@@ -1,7 +1,7 @@
 //! What can be told from the graph alone: which nodes are reached from where, and which state and components a run may
 //! come to. Its work grows with the nodes and routes of a pack.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use super::graph::{FlowIx, NodeIx, Program};
 use super::nodes::{Kind, Onward};
@@ -201,7 +201,7 @@ pub(super) fn unreached(program: &Program, others: &[At]) -> Vec<At> {
 
 /// What each flow has itself, and where it leads.
 pub(super) struct FlowGraph {
-    after: Vec<BTreeSet<FlowIx>>,
+    after: Vec<Vec<FlowIx>>,
     /// It may lead to any flow.
     anywhere: Vec<bool>,
     state_keys: Vec<BTreeSet<String>>,
@@ -212,7 +212,7 @@ impl FlowGraph {
     pub(super) fn of(program: &Program) -> Self {
         let count = program.flows.len();
         let mut graph = Self {
-            after: vec![BTreeSet::new(); count],
+            after: vec![Vec::new(); count],
             anywhere: vec![false; count],
             state_keys: vec![BTreeSet::new(); count],
             components: vec![BTreeSet::new(); count],
@@ -222,7 +222,7 @@ impl FlowGraph {
                 match flow_after(program, &node.kind) {
                     Some(Onward::Anywhere) => graph.anywhere[flow] = true,
                     Some(Onward::Node(to, _) | Onward::WithinFlow(to)) => {
-                        graph.after[flow].insert(to);
+                        graph.after[flow].push(to);
                     }
                     None => {}
                 }
@@ -234,6 +234,8 @@ impl FlowGraph {
                 }
                 add_called(program, &node.kind, &mut graph.components[flow]);
             }
+            graph.after[flow].sort_unstable();
+            graph.after[flow].dedup();
         }
         graph
     }
@@ -265,7 +267,8 @@ impl FlowGraph {
     /// The flows that a run of this flow may come to, itself first. `follows` says whether what may lead anywhere counts.
     fn reached(&self, start: FlowIx, follows: bool) -> Vec<FlowIx> {
         let mut reached = vec![start];
-        let mut seen = HashSet::from([start]);
+        let mut seen = vec![false; self.after.len()];
+        seen[start] = true;
         let mut next = 0;
         while let Some(&flow) = reached.get(next) {
             next += 1;
@@ -273,7 +276,7 @@ impl FlowGraph {
                 return (0..self.after.len()).collect();
             }
             let after = self.after[flow].iter().copied();
-            reached.extend(after.filter(|to| seen.insert(*to)));
+            reached.extend(after.filter(|to| !std::mem::replace(&mut seen[*to], true)));
         }
         reached
     }

@@ -140,6 +140,7 @@ impl<'a> Scope<'a> {
             if whole == Some(*root) {
                 continue;
             }
+            budget.step(8)?;
             let names = std::iter::once(root.name()).chain(keys.iter().map(|key| &**key));
             let (keys, found) = match self.find(&Reference::from_names(names), budget) {
                 Ok(Some(found)) => (keys.as_slice(), Some(copied(found, budget)?)),

@@ -8,6 +8,7 @@
 )]
 
 mod bounded_memory;
+mod bounded_steps;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;

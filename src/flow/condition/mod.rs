@@ -74,6 +74,8 @@ pub(in crate::flow) struct Sight<'a> {
 
 /// How much dearer a byte is to put into lower case than to copy.
 const LOWER_CASE_COST: usize = 8;
+/// How much dearer a byte is to read as part of a number.
+const NUMBER_COST: usize = 8;
 /// How much dearer a byte is to search than to copy.
 const SEARCH_COST: usize = 2;
 
@@ -200,7 +202,8 @@ impl Comparison {
         let found = as_text(&found, work.budget)?;
         let compared = match self.op {
             Op::Equal | Op::Unequal => found.len().min(self.text.len()),
-            Op::AtLeast | Op::AtMost | Op::Greater | Op::Less | Op::Contains => found.len(),
+            Op::AtLeast | Op::AtMost | Op::Greater | Op::Less => NUMBER_COST * found.len(),
+            Op::Contains => found.len(),
         };
         work.budget.step_text(compared)?;
         let ordered = |holds: fn(f64, f64) -> bool| {

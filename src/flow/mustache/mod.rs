@@ -21,7 +21,7 @@ use crate::flow::scope::{Scope, Unfound};
 /// Longer than any author writes. Handlebars' parser takes time by the product of length and mustaches.
 const MAX_BYTES: usize = 64 * 1024;
 /// More mustaches than any author writes.
-const MAX_MUSTACHES: usize = 2_000;
+const MAX_MUSTACHES: usize = 500;
 
 /// A compiled template of more than one path.
 #[derive(Debug)]

@@ -392,5 +392,5 @@ fn deep_nesting_is_refused() {
 fn long_templates_are_refused() {
     let fault = |source: String| Mustache::compile(&source).unwrap_err();
     assert!(fault(format!("{{{{in}}}}{}", "x".repeat(MAX_BYTES))).contains("65536"));
-    assert!(fault("{{in}} ".repeat(MAX_MUSTACHES + 1)).contains("2001 mustaches"));
+    assert!(fault("{{in}} ".repeat(MAX_MUSTACHES + 1)).contains("501 mustaches"));
 }

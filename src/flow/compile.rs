@@ -7,12 +7,13 @@ use greentic_types::pack_manifest::PackFlowEntry;
 use serde_json::{Map, Value};
 
 use super::draft::{Draft, Names};
+use super::flow_graph::FlowGraph;
 use super::graph::{Flow, FlowIx, Node, NodeIx, Program};
 use super::inventory::Inventory;
 use super::limits::Limits;
 use super::needs::{Needs, needs};
 use super::nodes::{Kind, emit_payload};
-use super::reach::{self, At, FlowGraph, NodeUses};
+use super::reach::{self, At, NodeUses};
 use super::routing::Routing;
 use super::template::Mapping;
 use crate::model::{MAX_DEPTH, NodeId, Problem, Problems, is_too_deep};

@@ -56,7 +56,7 @@ impl Machine {
         };
         let found = self.answer_and_bind(cx, &mut output, &mut then, &mut changes);
         match found {
-            Ok(next) => self.conclude(cx.program, &output, then, changes, next),
+            Ok(next) => self.conclude(cx.program, (&output, then), changes, next),
             Err(_) if self.budget.pauses() => {
                 self.undo(node, changes, &mut then);
                 self.budget.go_back(mark);
@@ -175,30 +175,26 @@ impl Machine {
     fn conclude(
         &mut self,
         program: &Program,
-        output: &Output,
-        then: Then,
+        (output, then): (&Output, Then),
         changes: Changes,
         next: Option<Next>,
     ) -> Result<Settled, FlowError> {
-        let Changes {
-            resumed, before, ..
-        } = changes;
         match (then, next) {
             (Then::Jump(jump), _) => self.jump(program, &jump),
             (Then::Respond(said), _) => {
                 self.say(program, said);
                 Ok(Settled::Ended(None))
             }
-            (Then::Wait { reason }, next) => self.wait(program, next, before, reason),
+            (Then::Wait { reason }, next) => self.wait(program, next, changes.before, reason),
             (Then::Say(said), Some(next)) => {
                 // What the node says is kept back when a message came to it: if that opened a route, the user has
                 // answered and need not be asked again; if not, it is said once more.
-                if !resumed || next == Next::Stay {
+                if !changes.resumed || next == Next::Stay {
                     self.say(program, said);
                 }
-                self.go_on(program, output, resumed, before, next)
+                self.go_on(program, output, changes, next)
             }
-            (_, Some(next)) => self.go_on(program, output, resumed, before, next),
+            (_, Some(next)) => self.go_on(program, output, changes, next),
             (_, None) => Ok(Settled::Ended(None)),
         }
     }
@@ -207,12 +203,11 @@ impl Machine {
         &mut self,
         program: &Program,
         output: &Output,
-        resumed: bool,
-        before: Arc<Value>,
+        changes: Changes,
         next: Next,
     ) -> Result<Settled, FlowError> {
         let payload = &output.payload;
-        if resumed {
+        if changes.resumed {
             payload::consume_action(&mut self.frame.entry);
         }
         match next {
@@ -224,7 +219,7 @@ impl Machine {
                 let speaks = self.node(program).kind.ends_with_reply();
                 Ok(Settled::Ended(speaks.then(|| Arc::clone(payload))))
             }
-            Next::Stay => self.stay(program, payload, before),
+            Next::Stay => self.stay(program, payload, changes.before),
         }
     }
 

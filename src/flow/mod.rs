@@ -16,6 +16,7 @@ mod ending;
 mod error;
 mod findings;
 mod finish;
+mod flow_graph;
 mod frame;
 mod graph;
 mod inventory;

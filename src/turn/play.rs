@@ -226,9 +226,10 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// A run is asked to stop when it has taken its time.
     fn stopped(&self, error: FlowError) -> TurnError {
         let limit = self.turns.config.turn_timeout;
-        match error {
-            FlowError::Interrupted { .. } => TurnError::TimedOut { limit },
-            error => error.into(),
+        if matches!(error, FlowError::Interrupted { .. }) {
+            TurnError::TimedOut { limit }
+        } else {
+            error.into()
         }
     }
 

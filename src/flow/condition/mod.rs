@@ -1,10 +1,14 @@
 //! Conditions of routes: comparisons `path OP text`, joined with `and`, `or`, `not` and brackets.
 
 mod parse;
+mod work;
 
 use std::borrow::Cow;
 
 use serde_json::Value;
+
+use work::LOWER_CASE_COST;
+pub(in crate::flow) use work::Work;
 
 use crate::flow::budget::{Budget, Excess};
 use crate::flow::path::{Reference, Root, Seg, Uses, walk};
@@ -72,20 +76,8 @@ pub(in crate::flow) struct Sight<'a> {
     pub(in crate::flow) event: &'a str,
 }
 
-/// How much dearer a byte is to put into lower case than to copy.
-const LOWER_CASE_COST: usize = 8;
 /// How much dearer a byte is to read as part of a number.
 const NUMBER_COST: usize = 8;
-/// How much dearer a byte is to search than to copy.
-const SEARCH_COST: usize = 2;
-
-/// Looking at the conditions of a node.
-#[derive(Debug)]
-pub(in crate::flow) struct Work<'b> {
-    budget: &'b mut Budget,
-    /// The text that was put into lower case last, by its place in memory.
-    lowered: Option<((usize, usize), String)>,
-}
 
 impl Condition {
     /// Whether it holds.
@@ -264,32 +256,6 @@ impl Comparison {
             }
         };
         Ok(found.map(Cow::Borrowed))
-    }
-}
-
-impl<'b> Work<'b> {
-    /// Conditions that are looked at one after the other, with nothing changed in between.
-    pub(in crate::flow) fn new(budget: &'b mut Budget) -> Self {
-        Self {
-            budget,
-            lowered: None,
-        }
-    }
-
-    /// Whether a text of the run has another one in it, whatever the case. Routes ask this of one text many times.
-    fn contains(&mut self, text: &str, wanted: &str) -> Result<bool, Excess> {
-        let place = (text.as_ptr().addr(), text.len());
-        let lowered = match self.lowered.take() {
-            Some((known, lowered)) if known == place => lowered,
-            _ => {
-                self.budget.step_text(LOWER_CASE_COST * text.len())?;
-                text.to_lowercase()
-            }
-        };
-        self.budget.step_text(SEARCH_COST * lowered.len())?;
-        let found = lowered.contains(wanted);
-        self.lowered = Some((place, lowered));
-        Ok(found)
     }
 }
 

@@ -1,11 +1,15 @@
-//! The helpers that templates may use, Handlebars' own: what they compare and count, with the work charged for.
+//! The helpers that templates may use, Handlebars' own.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use num_order::NumOrd;
-use serde_json::{Number, Value};
+use handlebars::JsonTruthy;
+use serde_json::Value;
 
-use crate::flow::budget::{Budget, Excess};
+use super::Unrenderable;
+use super::block::null;
+use super::compare::{equal, order};
+use crate::flow::budget::Budget;
 
 /// A helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,86 +114,99 @@ impl Helper {
     }
 }
 
-/// Returns whether two values are equal.
-pub(super) fn equal(a: &Value, b: &Value, budget: &mut Budget) -> Result<bool, Excess> {
-    budget.step(1)?;
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => {
-            if a.len() != b.len() {
-                return Ok(false);
-            }
-            budget.step_text(a.len())?;
-            Ok(a == b)
-        }
-        (Value::Array(a), Value::Array(b)) => {
-            if a.len() != b.len() {
-                return Ok(false);
-            }
-            for (a, b) in a.iter().zip(b) {
-                if !equal(a, b, budget)? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            if a.len() != b.len() {
-                return Ok(false);
-            }
-            for (name, a) in a {
-                budget.step_text(name.len())?;
-                let is_equal = match b.get(name) {
-                    Some(b) => equal(a, b, budget)?,
-                    None => false,
-                };
-                if !is_equal {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-        (a, b) => Ok(a == b),
+/// What a call without any parameter comes to.
+pub(super) fn bare<'v>(helper: Helper) -> Result<Cow<'v, Value>, Unrenderable> {
+    match helper {
+        Helper::And => Ok(Cow::Owned(true.into())),
+        Helper::Or => Ok(Cow::Owned(false.into())),
+        Helper::Raw | Helper::Log => Ok(null()),
+        Helper::If
+        | Helper::Unless
+        | Helper::Each
+        | Helper::With
+        | Helper::Lookup
+        | Helper::Eq
+        | Helper::Ne
+        | Helper::Gt
+        | Helper::Gte
+        | Helper::Lt
+        | Helper::Lte
+        | Helper::Not
+        | Helper::Len => Err(unfit(helper)),
     }
 }
 
-/// Returns the order of two values, if they have one.
-pub(super) fn order(a: &Value, b: &Value, budget: &mut Budget) -> Result<Option<Ordering>, Excess> {
-    budget.step(1)?;
-    Ok(match (a, b) {
-        (Value::Number(a), Value::Number(b)) => order_numbers(a, b),
-        (Value::String(a), Value::String(b)) => {
-            budget.step_text(a.len().min(b.len()))?;
-            Some(a.cmp(b))
-        }
-        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        (Value::Number(a), Value::String(b)) => {
-            read_number(b, budget)?.and_then(|b| order_numbers(a, &b))
-        }
-        (Value::String(a), Value::Number(b)) => {
-            read_number(a, budget)?.and_then(|a| order_numbers(&a, b))
-        }
-        _ => None,
-    })
+pub(super) fn unfit(helper: Helper) -> Unrenderable {
+    let name = helper.name();
+    let needs = match helper.needs() {
+        1 => "a parameter".to_owned(),
+        needs => format!("{needs} parameters"),
+    };
+    Unrenderable::Reason(format!("helper `{name}` needs {needs}"))
 }
 
-fn read_number(text: &str, budget: &mut Budget) -> Result<Option<Number>, Excess> {
-    budget.step_text(8 * text.len())?;
-    Ok(text.parse().ok())
+pub(super) fn unknown(name: &str) -> Unrenderable {
+    Unrenderable::Reason(format!("there is no helper `{name}`"))
 }
 
-/// Whole numbers are compared as such, whatever their size.
-fn order_numbers(a: &Number, b: &Number) -> Option<Ordering> {
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => Some(a.cmp(&b)),
-        (Some(a), None) => a.num_partial_cmp(&b.as_f64()?),
-        (None, Some(b)) => a.as_f64()?.num_partial_cmp(&b),
-        (None, None) => a.as_f64()?.partial_cmp(&b.as_f64()?),
+/// Refuses what is no level of `log`.
+pub(super) fn check_level(level: &str) -> Result<(), Unrenderable> {
+    let known = ["error", "warn", "info", "debug", "trace"];
+    if known.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+        return Ok(());
     }
+    let known = known.join(", ");
+    let reason = format!("helper `log` has no such `level`; its levels are {known}");
+    Err(Unrenderable::Reason(reason))
 }
 
-fn whole(number: &Number) -> Option<i128> {
-    number
-        .as_u64()
-        .map(i128::from)
-        .or_else(|| number.as_i64().map(i128::from))
+/// The value of a helper that has one. The others, asked for theirs, have an empty text.
+pub(super) fn compute<'v>(
+    helper: Helper,
+    mut params: Vec<Cow<'v, Value>>,
+    budget: &mut Budget,
+) -> Result<Cow<'v, Value>, Unrenderable> {
+    let truth = match (helper, &*params) {
+        (Helper::Lookup, [_, key, ..]) => {
+            let key = key.clone();
+            return Ok(looked_up(params.swap_remove(0), &key));
+        }
+        (Helper::Len, [value, ..]) => return Ok(Cow::Owned(length(value).into())),
+        (Helper::Not, [value, ..]) => !value.is_truthy(false),
+        (Helper::And, all) => all.iter().all(|value| value.is_truthy(false)),
+        (Helper::Or, all) => all.iter().any(|value| value.is_truthy(false)),
+        (Helper::Eq, [a, b, ..]) => equal(a, b, budget)?,
+        (Helper::Ne, [a, b, ..]) => !equal(a, b, budget)?,
+        (Helper::Gt, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_gt),
+        (Helper::Gte, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_ge),
+        (Helper::Lt, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_lt),
+        (Helper::Lte, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_le),
+        _ => return Ok(Cow::Owned(Value::String(String::new()))),
+    };
+    Ok(Cow::Owned(truth.into()))
+}
+
+/// Arrays and objects are the run's own or the template's, so what is in them is borrowed.
+fn looked_up<'v>(collection: Cow<'v, Value>, key: &Value) -> Cow<'v, Value> {
+    let Cow::Borrowed(collection) = collection else {
+        return null();
+    };
+    let found = match collection {
+        Value::Array(items) => {
+            let at = key.as_u64().and_then(|at| usize::try_from(at).ok());
+            at.and_then(|at| items.get(at))
+        }
+        Value::Object(fields) => key.as_str().and_then(|key| fields.get(key)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    };
+    found.map_or_else(null, Cow::Borrowed)
+}
+
+fn length(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.len(),
+        Value::Object(fields) => fields.len(),
+        Value::String(text) => text.len(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }

@@ -3,6 +3,8 @@
 //! template is looked through when it is compiled, so that an unknown name is found then, and so that a run needs to copy
 //! only what the template may look at.
 
+mod block;
+mod compare;
 mod helper;
 mod program;
 mod render;

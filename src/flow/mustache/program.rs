@@ -90,20 +90,16 @@ pub(in crate::flow) enum Local {
 pub(super) fn compile(template: &Template) -> Result<Vec<Element>, String> {
     let mut elements = Vec::with_capacity(template.elements.len());
     for element in &template.elements {
-        match element {
-            TemplateElement::RawString(text) => elements.push(Element::Text(text.as_str().into())),
-            TemplateElement::Expression(call) | TemplateElement::HtmlExpression(call)
-                if is_name_only(call) =>
-            {
-                elements.push(shown(call)?);
-            }
-            TemplateElement::Expression(call)
-            | TemplateElement::HtmlExpression(call)
-            | TemplateElement::HelperBlock(call) => {
-                elements.push(Element::Call(Box::new(compile_call(call)?)));
-            }
-            TemplateElement::Comment(_) => {}
-            _ => return Err("partials and decorators are not supported".to_owned()),
+        if let TemplateElement::RawString(text) = element {
+            elements.push(Element::Text(text.as_str().into()));
+        } else if let Some(call) = super::call_in(element) {
+            elements.push(if is_name_only(call) {
+                shown(call)?
+            } else {
+                Element::Call(Box::new(compile_call(call)?))
+            });
+        } else if !matches!(element, TemplateElement::Comment(_)) {
+            return Err("partials and decorators are not supported".to_owned());
         }
     }
     Ok(elements)
@@ -115,13 +111,17 @@ fn is_name_only(call: &HelperTemplate) -> bool {
 
 /// An expression of one name is a helper if there is one of this name, else a value.
 fn shown(call: &HelperTemplate) -> Result<Element, String> {
-    match call.name.as_name().and_then(Helper::named) {
-        Some(_) => Ok(Element::Call(Box::new(compile_call(call)?))),
-        None => Ok(Element::Show(match &call.name {
-            Parameter::Subexpression(_) => Expression::Named(Box::new(expression(&call.name)?)),
-            name => expression(name)?,
-        })),
+    if call.name.as_name().and_then(Helper::named).is_some() {
+        return Ok(Element::Call(Box::new(compile_call(call)?)));
     }
+    let shown = expression(&call.name)?;
+    Ok(Element::Show(
+        if matches!(call.name, Parameter::Subexpression(_)) {
+            Expression::Named(Box::new(shown))
+        } else {
+            shown
+        },
+    ))
 }
 
 fn compile_call(call: &HelperTemplate) -> Result<Call, String> {
@@ -174,11 +174,11 @@ fn expression(parameter: &Parameter) -> Result<Expression, String> {
             Ok(Expression::Local(*level, local(name)))
         }
         Parameter::Path(Path::Relative((segs, _))) => Ok(Expression::Place(place(segs))),
-        Parameter::Subexpression(nested) => match nested.as_element() {
-            TemplateElement::Expression(call) => subexpression(call),
-            _ => Err("an expression in brackets must be a helper".to_owned()),
+        Parameter::Subexpression(nested) => match super::call_in(nested.as_element()) {
+            Some(call) => subexpression(call),
+            None => Err("an expression in brackets must be a helper".to_owned()),
         },
-        _ => Ok(Expression::Missing),
+        Parameter::Name(_) | _ => Ok(Expression::Missing),
     }
 }
 
@@ -207,9 +207,12 @@ fn local(name: &str) -> Local {
 
 /// Steps up come first, then the root or the name that a block may give to its item.
 fn place(path: &[PathSeg]) -> Place {
-    let rule = |seg: &PathSeg| match seg {
-        PathSeg::Ruled(rule) => format!("{rule:?}"),
-        _ => String::new(),
+    let rule = |seg: &PathSeg| {
+        if let PathSeg::Ruled(rule) = seg {
+            format!("{rule:?}")
+        } else {
+            String::new()
+        }
     };
     let ups = path.iter().take_while(|seg| rule(seg) == "path_up").count();
     let first = path.get(ups);

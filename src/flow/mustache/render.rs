@@ -2,15 +2,15 @@
 //! looked at where they are and copied only as text that is written.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use handlebars::JsonTruthy;
 use serde_json::Value;
 
 use super::Unrenderable;
-use super::helper::{Helper, equal, order};
-use super::program::{Call, Element, Expression, Local, Origin, Place};
+use super::block::{Block, Locals, null, variable};
+use super::helper::{Helper, bare, check_level, compute, unfit, unknown};
+use super::program::{Call, Element, Expression, Origin, Place};
 use crate::flow::budget::{Budget, Excess};
 use crate::flow::path::walk;
 
@@ -65,56 +65,6 @@ fn write_text(text: &mut String, piece: &str, budget: &mut Budget) -> Result<(),
     Ok(())
 }
 
-/// A block that is being rendered, inside of another one.
-#[derive(Clone, Copy)]
-struct Block<'b> {
-    /// What paths start at.
-    base: &'b Value,
-    /// The name of the item, which is the base.
-    item: Option<&'b str>,
-    /// The name of the key or position, and what that is.
-    key: Option<(&'b str, &'b Value)>,
-    locals: Locals<'b>,
-    outer: Option<&'b Block<'b>>,
-    /// How many blocks it lies in.
-    depth: u64,
-}
-
-/// The variables of an iteration.
-#[derive(Clone, Copy, Default)]
-struct Locals<'b> {
-    /// The position, and whether it is the last one.
-    index: Option<(usize, bool)>,
-    key: Option<&'b str>,
-}
-
-impl<'b> Block<'b> {
-    fn new(base: &'b Value, outer: Option<&'b Block<'b>>) -> Self {
-        Self {
-            base,
-            item: None,
-            key: None,
-            locals: Locals::default(),
-            depth: outer.map_or(0, |outer| outer.depth + 1),
-            outer,
-        }
-    }
-
-    /// This block, and the ones that it lies in.
-    fn outward(&'b self) -> impl Iterator<Item = &'b Block<'b>> {
-        std::iter::successors(Some(self), |block| block.outer)
-    }
-
-    /// What a block calls by this name.
-    fn named(&'b self, name: &str) -> Option<&'b Value> {
-        self.outward().find_map(|block| match block.key {
-            Some((key, value)) if key == name => Some(value),
-            _ if block.item == Some(name) => Some(block.base),
-            _ => None,
-        })
-    }
-}
-
 struct Writer<'w> {
     text: String,
     budget: &'w mut Budget,
@@ -142,7 +92,12 @@ impl Writer<'_> {
                     None => value,
                 }
             }
-            expression => self.value(expression, block)?,
+            Expression::Literal(_)
+            | Expression::Place(_)
+            | Expression::Local(..)
+            | Expression::Call(_)
+            | Expression::Unknown(_)
+            | Expression::Missing => self.value(expression, block)?,
         };
         Ok(write(&mut self.text, &value, self.budget)?)
     }
@@ -204,13 +159,11 @@ impl Writer<'_> {
             (Helper::With, _) => Ok(otherwise),
             (helper, _) => {
                 let value = compute(helper, params, self.budget)?;
-                match &*value {
-                    Value::Bool(holds) if call.is_block && helper.is_test() => Ok(branch(*holds)),
-                    value => {
-                        write(&mut self.text, value, self.budget)?;
-                        Ok(None)
-                    }
+                if call.is_block && helper.is_test() {
+                    return Ok(branch(*value == Value::Bool(true)));
                 }
+                write(&mut self.text, &value, self.budget)?;
+                Ok(None)
             }
         }
     }
@@ -266,7 +219,12 @@ impl Writer<'_> {
                 }
                 Ok(None)
             }
-            _ => Ok(otherwise),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => Ok(otherwise),
         }
     }
 
@@ -365,107 +323,5 @@ impl Writer<'_> {
             Origin::Root => block.outward().last().unwrap_or(block).base,
         };
         Ok(walk(from, segs)?)
-    }
-}
-
-fn null<'v>() -> Cow<'v, Value> {
-    Cow::Owned(Value::Null)
-}
-
-/// What a call without any parameter comes to.
-fn bare<'v>(helper: Helper) -> Result<Cow<'v, Value>, Unrenderable> {
-    match helper {
-        Helper::And => Ok(Cow::Owned(true.into())),
-        Helper::Or => Ok(Cow::Owned(false.into())),
-        Helper::Raw | Helper::Log => Ok(null()),
-        helper => Err(unfit(helper)),
-    }
-}
-
-fn unfit(helper: Helper) -> Unrenderable {
-    let name = helper.name();
-    let needs = match helper.needs() {
-        1 => "a parameter".to_owned(),
-        needs => format!("{needs} parameters"),
-    };
-    Unrenderable::Reason(format!("helper `{name}` needs {needs}"))
-}
-
-fn unknown(name: &str) -> Unrenderable {
-    Unrenderable::Reason(format!("there is no helper `{name}`"))
-}
-
-fn check_level(level: &str) -> Rendered {
-    let known = ["error", "warn", "info", "debug", "trace"];
-    if known.iter().any(|known| known.eq_ignore_ascii_case(level)) {
-        return Ok(());
-    }
-    let known = known.join(", ");
-    let reason = format!("helper `log` has no such `level`; its levels are {known}");
-    Err(Unrenderable::Reason(reason))
-}
-
-fn variable<'v>(block: &'v Block<'v>, level: usize, local: Local) -> Cow<'v, Value> {
-    let Some(Block { locals, .. }) = block.outward().nth(level) else {
-        return null();
-    };
-    let value = match (local, locals.index, locals.key) {
-        (Local::First, Some((at, _)), _) => (at == 0).into(),
-        (Local::Last, Some((_, is_last)), _) => is_last.into(),
-        (Local::Index, Some((at, _)), _) => at.into(),
-        (Local::Key, _, Some(key)) => key.into(),
-        _ => Value::Null,
-    };
-    Cow::Owned(value)
-}
-
-/// The value of a helper that has one. The others, asked for theirs, have an empty text.
-fn compute<'v>(
-    helper: Helper,
-    mut params: Vec<Cow<'v, Value>>,
-    budget: &mut Budget,
-) -> Result<Cow<'v, Value>, Unrenderable> {
-    let truth = match (helper, &*params) {
-        (Helper::Lookup, [_, key, ..]) => {
-            let key = key.clone();
-            return Ok(looked_up(params.swap_remove(0), &key));
-        }
-        (Helper::Len, [value, ..]) => return Ok(Cow::Owned(length(value).into())),
-        (Helper::Not, [value, ..]) => !value.is_truthy(false),
-        (Helper::And, all) => all.iter().all(|value| value.is_truthy(false)),
-        (Helper::Or, all) => all.iter().any(|value| value.is_truthy(false)),
-        (Helper::Eq, [a, b, ..]) => equal(a, b, budget)?,
-        (Helper::Ne, [a, b, ..]) => !equal(a, b, budget)?,
-        (Helper::Gt, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_gt),
-        (Helper::Gte, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_ge),
-        (Helper::Lt, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_lt),
-        (Helper::Lte, [a, b, ..]) => order(a, b, budget)?.is_some_and(Ordering::is_le),
-        _ => return Ok(Cow::Owned(Value::String(String::new()))),
-    };
-    Ok(Cow::Owned(truth.into()))
-}
-
-/// Arrays and objects are the run's own or the template's, so what is in them is borrowed.
-fn looked_up<'v>(collection: Cow<'v, Value>, key: &Value) -> Cow<'v, Value> {
-    let Cow::Borrowed(collection) = collection else {
-        return null();
-    };
-    let found = match collection {
-        Value::Array(items) => {
-            let at = key.as_u64().and_then(|at| usize::try_from(at).ok());
-            at.and_then(|at| items.get(at))
-        }
-        Value::Object(fields) => key.as_str().and_then(|key| fields.get(key)),
-        _ => None,
-    };
-    found.map_or_else(null, Cow::Borrowed)
-}
-
-fn length(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => items.len(),
-        Value::Object(fields) => fields.len(),
-        Value::String(text) => text.len(),
-        _ => 0,
     }
 }

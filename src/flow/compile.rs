@@ -26,7 +26,7 @@ impl Program {
         limits: Limits,
     ) -> Result<(Self, Problems), Problems> {
         let mut problems = Problems::default();
-        check_size(flows, &mut problems);
+        check_size(flows, &inventory, &mut problems);
         if problems.has_errors() {
             return Err(problems);
         }
@@ -91,13 +91,17 @@ impl Program {
 const MAX_FLOWS: usize = 1_000;
 /// More nodes than any pack has.
 const MAX_NODES: usize = 20_000;
+/// More providers than any pack has.
+const MAX_PROVIDERS: usize = 1_000;
 
 /// Refuses packs that would take long to look through.
-fn check_size(flows: &[PackFlowEntry], problems: &mut Problems) {
+fn check_size(flows: &[PackFlowEntry], inventory: &Inventory, problems: &mut Problems) {
     let nodes = flows.iter().map(|entry| entry.flow.nodes.len()).sum();
+    let providers = inventory.providers.len();
     for (what, count, most) in [
         ("flows", flows.len(), MAX_FLOWS),
         ("nodes", nodes, MAX_NODES),
+        ("providers", providers, MAX_PROVIDERS),
     ] {
         if count > most {
             let problem =

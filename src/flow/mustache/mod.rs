@@ -93,14 +93,14 @@ impl Mustache {
                 "it has {bytes} bytes, and a template may have {MAX_BYTES}"
             ));
         }
+        if nesting(source) > MAX_NESTING {
+            return Err(format!("it nests deeper than {MAX_NESTING} levels"));
+        }
         let mustaches = source.matches("{{").count();
         if mustaches > MAX_MUSTACHES {
             return Err(format!(
                 "it has {mustaches} mustaches, and a template may have {MAX_MUSTACHES}"
             ));
-        }
-        if nesting(source) > MAX_NESTING {
-            return Err(format!("it nests deeper than {MAX_NESTING} levels"));
         }
         let template = Template::compile(source).map_err(|error| fault(&error))?;
         if let Some(pieces) = pieces(&template) {

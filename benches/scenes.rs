@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use greentic_worker::app::{self, Embedding, Loaded};
 use greentic_worker::catalog;
-use greentic_worker::flow::{Ask, Context, Event, Run, Snapshot, Step, advance};
+use greentic_worker::flow::{Ask, Context, Event, Run, RunMonitor, Snapshot, Step, advance};
 use greentic_worker::model::{Activity, FlowId, Headers, InboundMessage, TenantId, decode};
 use greentic_worker::registry::{BoundPack, Entry};
 use greentic_worker::settings::Settings;
@@ -162,6 +162,8 @@ impl Machine {
             program: &self.pack.program,
             env: &self.pack.grants.env,
             now: OffsetDateTime::UNIX_EPOCH,
+            slice: u64::MAX,
+            monitor: &RunMonitor::default(),
         };
         let (mut run, mut event) = (Box::new(run), Event::Activity(payload));
         let effects = loop {
@@ -172,6 +174,10 @@ impl Machine {
                 }
                 Step::Ask(_, Ask::Component(invocation)) => {
                     panic!("the scenes have no components: {invocation:?}")
+                }
+                Step::Paused(paused) => {
+                    run = paused;
+                    event = Event::Continue;
                 }
                 Step::Suspended(wait, effects) => {
                     kept.parked = Some(wait.snapshot);

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use greentic_worker::bindings::EnvPolicy;
 use greentic_worker::catalog::{self, Loaded, Sources};
-use greentic_worker::flow::{self, Ask, Context, Effects, Event, Run, Snapshot, Step, advance};
+use greentic_worker::flow::{
+    self, Ask, Context, Effects, Event, Run, RunMonitor, Snapshot, Step, advance,
+};
 use greentic_worker::model::{FlowTarget, TenantId, UndeclaredState};
 use greentic_worker::pack::{self, Resolver};
 use greentic_worker::registry::{Entry, Registry};
@@ -94,6 +96,8 @@ impl User {
             program: &self.entry.pack.program,
             env: &self.entry.pack.grants.env,
             now: OffsetDateTime::UNIX_EPOCH,
+            slice: u64::MAX,
+            monitor: &RunMonitor::default(),
         };
         let mut run = Box::new(match self.parked.take() {
             Some(snapshot) => Run::parked(snapshot),
@@ -108,6 +112,10 @@ impl User {
                 }
                 Step::Ask(_, Ask::Component(invocation)) => {
                     panic!("the demo packs have no components: {invocation:?}")
+                }
+                Step::Paused(paused) => {
+                    run = paused;
+                    event = Event::Continue;
                 }
                 Step::Suspended(wait, effects) => return (effects, Some(wait.snapshot)),
                 Step::Finished(effects) => return (effects, None),

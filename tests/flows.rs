@@ -14,7 +14,7 @@ use std::sync::Arc;
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
     Ask, Assets, Context, Effects, Event, FlowError, Inventory, Limits, Program, Provider, Run,
-    Snapshot, Step, Wait, advance,
+    RunMonitor, Snapshot, Step, Wait, advance,
 };
 use greentic_worker::model::{FlowId, Invocation, InvocationForm, Problem, Problems, StateLimits};
 use serde::Deserialize;
@@ -172,6 +172,7 @@ fn check(at: &str, case: Case) {
                 .map_or(default.state.bytes, |n| *n as usize),
             ..default.state
         },
+        ..default
     };
     let inventory = Inventory {
         components: case.components,
@@ -345,10 +346,16 @@ impl World<'_> {
             program: self.program,
             env: self.env,
             now,
+            slice: u64::MAX,
+            monitor: &RunMonitor::default(),
         };
         let (mut run, mut event) = (Box::new(run), Event::Activity(Arc::new(payload)));
         loop {
             match advance(&cx, run, event)? {
+                Step::Paused(paused) => {
+                    run = paused;
+                    event = Event::Continue;
+                }
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {

@@ -25,5 +25,6 @@ mod hostile {
     mod flows;
     mod json;
     mod names;
+    mod programs;
     mod yaml;
 }

@@ -2,8 +2,9 @@
 #![no_main]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use greentic_worker::flow::{Context, Event, Limits, Program, Run, advance};
+use greentic_worker::flow::{Context, Event, Inventory, Limits, Program, Run, RunMonitor, advance};
 use greentic_worker::model::FlowId;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
@@ -19,11 +20,18 @@ fuzz_target!(|text: (&str, &str, &str)| {
     let flow = json!({"id": "main", "kind": "messaging", "tags": [], "flow": {
         "schema_version": "flow-v1", "id": "main", "kind": "messaging", "entrypoints": {}, "nodes": {"a": node}}});
     let limits = Limits { nodes: 100, rendered_bytes: 100_000, ..Limits::default() };
-    let Ok((program, _)) = Program::compile(&[serde_json::from_value(flow).unwrap()], limits) else {
+    let flows = [serde_json::from_value(flow).unwrap()];
+    let Ok((program, _)) = Program::compile(&flows, Inventory::default(), limits) else {
         return;
     };
-    let env = BTreeMap::new();
-    let cx = Context { program: &program, env: &env, now: OffsetDateTime::UNIX_EPOCH };
+    let (env, monitor) = (BTreeMap::new(), RunMonitor::default());
+    let cx = Context {
+        program: &program,
+        env: &env,
+        now: OffsetDateTime::UNIX_EPOCH,
+        slice: u64::MAX,
+        monitor: &monitor,
+    };
     let run = Box::new(Run::fresh(FlowId::new("main").unwrap()));
-    let _stepped = advance(&cx, run, Event::Activity(json!({"text": said})));
+    let _stepped = advance(&cx, run, Event::Activity(Arc::new(json!({"text": said}))));
 });

@@ -125,6 +125,8 @@ impl Loader {
                 rendered_bytes: limits.rendered_bytes.get(),
                 replies: limits.replies_per_turn.get(),
                 state: limits.state(),
+                steps_per_node: limits.steps_per_node.get(),
+                steps_per_turn: limits.steps_per_turn.get(),
             },
             undeclared_state: settings.components.undeclared_state,
             signatures: settings.packs.signatures.clone(),

@@ -1,11 +1,13 @@
 //! The files that a pack brings along, as its cards need them: JSON, parsed once and only if a card asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+
+use super::budget::{Budget, Excess};
 
 /// Where translations are, unless a card says otherwise.
 pub(super) const TRANSLATIONS: &str = "assets/i18n";
@@ -59,12 +61,20 @@ impl Assets {
     }
 
     /// The texts of each language that a folder of translations has, or of the only one that a file has.
-    pub(super) fn translations(&self, path: &str) -> Map<String, Value> {
+    pub(super) fn translations(
+        &self,
+        path: &str,
+        budget: &mut Budget,
+    ) -> Result<Map<String, Value>, Excess> {
         if path == TRANSLATIONS {
             let usual = &self.usual_translations;
-            return usual.get_or_init(|| self.read_translations(path)).clone();
+            let usual = usual.get_or_init(|| self.read_translations(path));
+            budget.walk_fields(usual)?;
+            return Ok(usual.clone());
         }
-        self.read_translations(path)
+        let read = self.read_translations(path);
+        budget.walk_fields(&read)?;
+        Ok(read)
     }
 
     fn read_translations(&self, path: &str) -> Map<String, Value> {
@@ -76,8 +86,9 @@ impl Assets {
         let list = self.json(&format!("{path}/_manifest.json"));
         let listed = list.and_then(|list| list.get("locales").unwrap_or(list).as_array());
         let listed = listed.into_iter().flatten().filter_map(Value::as_str);
-        let languages = listed.chain([FALLBACK_LANGUAGE]);
+        let languages: BTreeSet<&str> = listed.chain([FALLBACK_LANGUAGE]).collect();
         languages
+            .into_iter()
             .filter_map(|name| Some((name.to_owned(), texts(&format!("{path}/{name}.json"))?)))
             .collect()
     }
@@ -120,7 +131,8 @@ mod tests {
     fn check(files: &[(&str, &str)], path: &str, expected: Value) {
         let assets = assets(files);
         for _ in 0..2 {
-            assert_eq!(Value::Object(assets.translations(path)), expected, "{path}");
+            let texts = assets.translations(path, &mut Budget::default()).unwrap();
+            assert_eq!(Value::Object(texts), expected, "{path}");
         }
     }
 

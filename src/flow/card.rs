@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::assets::{Assets, TRANSLATIONS};
+use super::budget::{Budget, Excess};
 use super::payload;
 
 /// Part of the name of every component that cards are routed to by what the user pressed.
@@ -58,12 +59,17 @@ pub(super) fn route(mapping: &mut Value, entry: &Value) {
 }
 
 /// Completes an input that asks for a card, or whose configuration does.
-pub(super) fn complete(input: &mut Value, config: &Value, entry: &Value, assets: &Assets) {
+pub(super) fn complete(
+    input: &mut Value,
+    config: &Value,
+    entry: &Value,
+    (assets, budget): (&Assets, &mut Budget),
+) -> Result<(), Excess> {
     lift_default(input, config);
-    inline(input, assets);
+    inline(input, assets, budget)?;
     // Packs of cards keep a second copy there.
     if let Some(again) = input.pointer_mut("/call/payload") {
-        inline(again, assets);
+        inline(again, assets, budget)?;
     }
     if let (true, Some(locale)) = (is_card(input), payload::locale(entry))
         && let Value::Object(fields) = input
@@ -71,6 +77,7 @@ pub(super) fn complete(input: &mut Value, config: &Value, entry: &Value, assets:
     {
         fields.insert("locale".to_owned(), locale.into());
     }
+    Ok(())
 }
 
 fn show(input: &mut Value, source: &str, spec: Value) {
@@ -117,26 +124,30 @@ fn lift_default(input: &mut Value, config: &Value) {
 
 /// Puts the card and its translations in the place of their paths. What the pack lacks is left for the component to
 /// complain of.
-fn inline(input: &mut Value, assets: &Assets) {
+fn inline(input: &mut Value, assets: &Assets, budget: &mut Budget) -> Result<(), Excess> {
     let source = input.get("card_source").and_then(Value::as_str);
     let is_asset = source.is_some_and(|source| source.eq_ignore_ascii_case("asset"));
     let path = input
         .pointer("/card_spec/asset_path")
         .and_then(Value::as_str);
     let Some(path) = path.filter(|_| is_asset) else {
-        return;
+        return Ok(());
     };
-    let card = assets.json(path).cloned();
+    let card = assets.json(path);
+    if let Some(card) = card {
+        budget.walk(card)?;
+    }
+    let card = card.cloned();
     if card.is_none() {
         tracing::debug!(path, "the pack has no such card");
     }
     let Some(Value::Object(spec)) = input.get_mut("card_spec") else {
-        return;
+        return Ok(());
     };
     let folder = spec.get("i18n_bundle_path").and_then(Value::as_str);
     let folder = folder.map(|path| path.trim().trim_end_matches('/'));
     let folder = folder.filter(|path| !path.is_empty());
-    let texts = assets.translations(folder.unwrap_or(TRANSLATIONS));
+    let texts = assets.translations(folder.unwrap_or(TRANSLATIONS), budget)?;
     if !texts.is_empty() {
         spec.insert("i18n_inline".to_owned(), Value::Object(texts));
     }
@@ -145,6 +156,7 @@ fn inline(input: &mut Value, assets: &Assets) {
         spec.remove("asset_path");
         input["card_source"] = "inline".into();
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -170,7 +182,8 @@ mod tests {
     #[track_caller]
     fn check(input: Value, config: Value, entry: Value, expected: Value) {
         let mut completed = input.clone();
-        complete(&mut completed, &config, &entry, &assets());
+        let (assets, mut budget) = (assets(), Budget::default());
+        complete(&mut completed, &config, &entry, (&assets, &mut budget)).unwrap();
         assert_eq!(completed, expected, "{input} {config}");
     }
 

@@ -8,11 +8,13 @@ use serde_json::{Map, Value};
 
 use super::card;
 use super::draft::{Draft, Names};
+use super::flow_graph::FlowGraph;
 use super::graph::{Flow, FlowIx, Node, NodeIx, Program, Start};
 use super::inventory::Inventory;
 use super::limits::Limits;
+use super::needs::{Needs, needs};
 use super::nodes::{Kind, emit_payload};
-use super::reach::{self, At, Needs, NodeUses};
+use super::reach::{self, At, NodeUses};
 use super::routing::Routing;
 use super::template::Mapping;
 use crate::model::{MAX_DEPTH, NodeId, Problem, Problems, is_too_deep};
@@ -25,6 +27,10 @@ impl Program {
         limits: Limits,
     ) -> Result<(Self, Problems), Problems> {
         let mut problems = Problems::default();
+        check_size(flows, &inventory, &mut problems);
+        if problems.has_errors() {
+            return Err(problems);
+        }
         let names = names(flows, &inventory, &mut problems);
         let mut uses = Vec::with_capacity(flows.len());
         let mut compiled = Vec::with_capacity(flows.len());
@@ -103,12 +109,40 @@ impl Program {
 
     /// Works out, once, what every run would otherwise have to.
     fn look_ahead(&mut self, uses: &[Vec<NodeUses>]) {
-        for flow in 0..self.flows.len() {
-            self.flows[flow].state_keys = reach::state_keys(self, flow);
-            self.flows[flow].components = reach::components(self, flow);
-            for node in 0..self.flows[flow].nodes.len() {
-                self.flows[flow].nodes[node].needs = reach::needs(self, uses, (flow, node));
+        let graph = FlowGraph::of(self);
+        for (flow, needs) in needs(self, uses).into_iter().enumerate() {
+            let state_keys = graph.state_keys(self, flow);
+            let flow_components = graph.components(flow);
+            let compiled = &mut self.flows[flow];
+            compiled.state_keys = state_keys;
+            compiled.components = flow_components;
+            for (node, needs) in compiled.nodes.iter_mut().zip(needs) {
+                node.needs = needs;
             }
+        }
+    }
+}
+
+/// More flows than any pack has.
+const MAX_FLOWS: usize = 1_000;
+/// More nodes than any pack has.
+const MAX_NODES: usize = 20_000;
+/// More providers than any pack has.
+const MAX_PROVIDERS: usize = 1_000;
+
+/// Refuses packs that would take long to look through.
+fn check_size(flows: &[PackFlowEntry], inventory: &Inventory, problems: &mut Problems) {
+    let nodes = flows.iter().map(|entry| entry.flow.nodes.len()).sum();
+    let providers = inventory.providers.len();
+    for (what, count, most) in [
+        ("flows", flows.len(), MAX_FLOWS),
+        ("nodes", nodes, MAX_NODES),
+        ("providers", providers, MAX_PROVIDERS),
+    ] {
+        if count > most {
+            let problem =
+                Problem::error(format!("the pack has {count} {what}, and may have {most}"));
+            problems.push(problem.remedy("divide it into several packs"));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::budget::{Excess, MAX_DEPTH};
+use super::limits::Limits;
 use crate::model::{FlowId, NodeId, StateExcess};
 
 /// Where in a pack's flows.
@@ -170,6 +172,29 @@ pub enum FlowError {
         /// The limit that it exceeds.
         excess: StateExcess,
     },
+    /// A node, or the turn, takes too many steps.
+    #[error(
+        "{place}: {what} takes the {over} past {limit} steps; make it do less, such as fewer loops inside loops, or raise \
+         {setting}"
+    )]
+    StepLimit {
+        /// The node.
+        place: Place,
+        /// The template or condition that it was at, or its beginning.
+        what: String,
+        /// The node or the turn.
+        over: &'static str,
+        /// How many steps it may take.
+        limit: u64,
+        /// The setting that says so.
+        setting: &'static str,
+    },
+    /// Whoever drives the run asked it to stop.
+    #[error("{place}: the run was asked to stop")]
+    Interrupted {
+        /// The node that it was at.
+        place: Place,
+    },
     /// A parked run does not fit the pack.
     #[error("the parked run cannot go on: {reason}")]
     SnapshotUnreadable {
@@ -182,6 +207,42 @@ pub enum FlowError {
 }
 
 impl FlowError {
+    /// What an excess of a node means. `template` is what the node was rendering, or its beginning.
+    pub(super) fn of_excess(place: Place, template: &str, excess: Excess, limits: Limits) -> Self {
+        let template = template.to_owned();
+        let what = || match &*template {
+            "" => "it".to_owned(),
+            template => format!("`{template}`"),
+        };
+        match excess {
+            Excess::Bytes => Self::RenderedLimit {
+                place,
+                limit: limits.rendered_bytes,
+                template,
+            },
+            Excess::Depth => Self::Template {
+                place,
+                template,
+                reason: format!("its value nests deeper than {MAX_DEPTH} levels"),
+            },
+            Excess::NodeSteps => Self::StepLimit {
+                place,
+                what: what(),
+                over: "node",
+                limit: limits.steps_per_node,
+                setting: "limits.steps_per_node",
+            },
+            Excess::TurnSteps => Self::StepLimit {
+                place,
+                what: what(),
+                over: "turn",
+                limit: limits.steps_per_turn,
+                setting: "limits.steps_per_turn",
+            },
+            Excess::Slice | Excess::Interrupt => Self::Interrupted { place },
+        }
+    }
+
     /// The code that a dead letter carries and metrics count by.
     pub fn code(&self) -> &'static str {
         match self {
@@ -199,6 +260,8 @@ impl FlowError {
             Self::RenderedLimit { .. } => "rendered_limit",
             Self::ReplyLimit { .. } => "reply_limit",
             Self::StateLimit { .. } => "state_limit",
+            Self::StepLimit { .. } => "step_limit",
+            Self::Interrupted { .. } => "turn_timeout",
             Self::SnapshotUnreadable { .. } => "snapshot_unreadable",
             Self::UnexpectedEvent => "unexpected_event",
         }
@@ -217,12 +280,14 @@ impl FlowError {
             | Self::CallCannotWait { .. }
             | Self::ReplyLimit { .. }
             | Self::StateLimit { .. }
+            | Self::StepLimit { .. }
             | Self::SnapshotUnreadable { .. }
             | Self::UnexpectedEvent => true,
             Self::NodeLimit { .. }
             | Self::RedirectLimit { .. }
             | Self::CallDepth { .. }
-            | Self::RenderedLimit { .. } => false,
+            | Self::RenderedLimit { .. }
+            | Self::Interrupted { .. } => false,
             Self::Refused { refusal, .. } => !refusal.retryable,
         }
     }

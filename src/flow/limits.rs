@@ -17,6 +17,10 @@ pub struct Limits {
     pub replies: u32,
     /// State that a turn may read, and that it may write.
     pub state: StateLimits,
+    /// Steps that one node may take.
+    pub steps_per_node: u64,
+    /// Steps that a turn may take, called flows included.
+    pub steps_per_turn: u64,
 }
 
 impl Default for Limits {
@@ -28,6 +32,8 @@ impl Default for Limits {
             rendered_bytes: 16 * 1024 * 1024,
             replies: 100,
             state: StateLimits::default(),
+            steps_per_node: 1_000_000,
+            steps_per_turn: 10_000_000,
         }
     }
 }

@@ -4,26 +4,39 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::budget::{Budget, Excess};
 use super::error::{FlowError, Place};
-use super::frame::{Frame, closing};
+use super::frame::Frame;
 use super::graph::{FlowIx, Node, NodeIx, Program};
 use super::memory::Memory;
-use super::nodes::{Call, Jump, Outcome, Then};
+use super::nodes::{Call, Outcome, Then, state_answer};
 use super::nodes_run::NodesRun;
 use super::output::Output;
-use super::payload;
-use super::room::Room;
-use super::routing::Next;
 use super::visit::Visit;
-use super::{Ask, Context, Reply};
-use crate::model::{Invocation, MAX_DEPTH, is_too_deep};
+use super::{Ask, Context};
+use crate::model::{Invocation, MAX_DEPTH};
 
-/// What comes after a node.
+/// What a run does next. It is done at one go, or undone and done again.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Runs the next node.
+    Run,
+    /// Runs the next node, whose first try did not fit into the slice.
+    RunAgain,
+    /// Reads the answer of the component that the node called.
+    Read(Value),
+    /// Ends the node with this output.
+    Finish(Output, Then),
+}
+
+/// What comes after a piece of work.
 pub(super) enum Progress {
     /// The next node.
     On,
     /// An answer, which the node needs to be done.
     Asks(Ask, Pending),
+    /// The same work, with the next slice.
+    Pauses(Work),
     /// The next message.
     Waits(Parking),
     /// Nothing.
@@ -64,7 +77,7 @@ pub(super) struct Parking {
 }
 
 /// What a node that is done came to: a step of the turn, or the end of its flow with what that says last.
-enum Settled {
+pub(super) enum Settled {
     Step(Progress),
     Ended(Option<Arc<Value>>),
 }
@@ -80,71 +93,148 @@ pub(super) struct Machine {
     pub(super) memory: Memory,
     pub(super) logs: Vec<Value>,
     nodes_run: NodesRun,
-    room: Room,
+    pub(super) budget: Budget,
     /// How many components the turn has called.
     called: u32,
 }
 
 impl Machine {
     /// A machine that begins with this frame.
-    pub(super) fn new(program: &Program, frame: Frame) -> Box<Self> {
+    pub(super) fn new(cx: &Context<'_>, frame: Frame) -> Box<Self> {
+        let mut budget = Budget::new(cx.program.limits, cx.monitor);
+        budget.open_slice(cx.slice, cx.monitor);
         Box::new(Self {
             frame,
             callers: Vec::new(),
-            memory: Memory::new(program.limits.state),
+            memory: Memory::new(cx.program.limits.state),
             logs: Vec::new(),
             nodes_run: NodesRun::default(),
-            room: Room::new(program.limits.rendered_bytes),
+            budget,
             called: 0,
         })
     }
 
     /// The bytes that its templates have produced.
     pub(super) fn rendered_bytes(&self, program: &Program) -> u64 {
-        program
-            .limits
-            .rendered_bytes
-            .saturating_sub(self.room.left()) as u64
+        let limit = program.limits.rendered_bytes;
+        limit.saturating_sub(self.budget.bytes_left()) as u64
     }
 
-    /// Runs the next node.
-    pub(super) fn run_node(&mut self, cx: &Context<'_>) -> Result<Progress, FlowError> {
-        self.nodes_run
-            .count(cx.program, (self.frame.flow, self.frame.node))?;
-        let node = self.node(cx.program);
-        let outcome = node.kind.run(&mut self.visit(cx))?;
-        self.settle(cx, outcome)
-    }
-
-    /// Goes on with what the component that the node called came to.
-    pub(super) fn answer(
+    /// Does a piece of work. With `whole` it ends, whatever is left of the slice.
+    pub(super) fn advance(
         &mut self,
         cx: &Context<'_>,
-        output: Value,
-        state: Vec<(String, Option<Value>)>,
+        work: Work,
+        whole: bool,
     ) -> Result<Progress, FlowError> {
+        let slice_end = whole.then(|| self.budget.lift_slice());
+        let progress = self.work(cx, work);
+        if let Some(slice_end) = slice_end {
+            self.budget.restore_slice(slice_end);
+        }
+        progress
+    }
+
+    fn work(&mut self, cx: &Context<'_>, work: Work) -> Result<Progress, FlowError> {
+        match work {
+            Work::Run => {
+                self.nodes_run
+                    .count(cx.program, (self.frame.flow, self.frame.node))?;
+                self.run_node(cx)
+            }
+            Work::RunAgain => self.run_node(cx),
+            Work::Read(answer) => self.read_answer(cx, answer),
+            Work::Finish(output, then) => self.settle(cx, Outcome::Done { output, then }),
+        }
+    }
+
+    fn run_node(&mut self, cx: &Context<'_>) -> Result<Progress, FlowError> {
+        let mark = self.budget.mark();
         let node = self.node(cx.program);
-        let mut visit = self.visit(cx);
+        let opened = self.budget.open_node((self.frame.flow, self.frame.node));
+        let outcome = match opened {
+            Ok(()) => node.kind.run(&mut self.visit(cx)),
+            Err(excess) => Err(self.stopped(cx.program, excess)),
+        };
+        match outcome {
+            Ok(outcome) => self.settle(cx, outcome),
+            Err(_) if self.budget.pauses() => {
+                self.budget.go_back(mark);
+                Ok(Progress::Pauses(Work::RunAgain))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the state that the node asked for.
+    pub(super) fn take_state(
+        &mut self,
+        program: &Program,
+        (flow, key): (FlowIx, String),
+        stored: Option<Value>,
+    ) -> Result<Work, FlowError> {
+        if let Some(value) = &stored {
+            let walked = self.budget.unsliced(|budget| budget.walk(value));
+            walked.map_err(|excess| self.stopped(program, excess))?;
+        }
+        self.memory.learn(flow, &key, stored.clone().map(Arc::new));
+        let (output, then) = state_answer(&key, stored);
+        Ok(Work::Finish(output, then))
+    }
+
+    /// Takes what the component that the node called came to.
+    pub(super) fn take_answer(
+        &mut self,
+        cx: &Context<'_>,
+        output: &Value,
+        state: Vec<(String, Option<Value>)>,
+    ) -> Result<(), FlowError> {
+        let at = (self.frame.flow, self.frame.node);
         let values = state.iter().filter_map(|(_, value)| value.as_ref());
-        if values.chain([&output]).any(is_too_deep) {
-            let reason = format!("it nests deeper than {MAX_DEPTH} levels");
-            return Err(visit.misanswered(reason));
+        let checked = self.budget.unsliced(|budget| {
+            budget.open_node(at)?;
+            let mut values = values.chain([output]);
+            values.try_for_each(|value| budget.walk_bounded(value))
+        });
+        match checked {
+            Ok(()) => {}
+            Err(Excess::Depth) => {
+                let reason = format!("it nests deeper than {MAX_DEPTH} levels");
+                return Err(self.visit(cx).misanswered(reason));
+            }
+            Err(excess) => return Err(self.stopped(cx.program, excess)),
         }
         for (key, value) in state {
-            visit.remember(&key, value)?;
+            let written = self.memory.write(self.frame.flow, &key, value);
+            written.map_err(|excess| FlowError::StateLimit {
+                place: self.place(cx.program),
+                excess,
+            })?;
         }
-        let outcome = node.kind.answered(&mut visit, output)?;
-        self.settle(cx, outcome)
+        Ok(())
+    }
+
+    fn read_answer(&mut self, cx: &Context<'_>, mut answer: Value) -> Result<Progress, FlowError> {
+        let mark = self.budget.mark();
+        let node = self.node(cx.program);
+        match node.kind.answered(&mut self.visit(cx), &mut answer) {
+            Ok(outcome) => self.settle(cx, outcome),
+            Err(_) if self.budget.pauses() => {
+                self.budget.go_back(mark);
+                Ok(Progress::Pauses(Work::Read(answer)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What the node that runs sees, and what it may change.
-    fn visit<'a>(&'a mut self, cx: &Context<'a>) -> Visit<'a> {
+    pub(super) fn visit<'a>(&'a mut self, cx: &Context<'a>) -> Visit<'a> {
         Visit {
             program: cx.program,
             at: (self.frame.flow, self.frame.node),
             scope: self.frame.scope(cx, &self.frame.prev),
-            room: &mut self.room,
-            memory: &mut self.memory,
+            budget: &mut self.budget,
+            memory: &self.memory,
         }
     }
 
@@ -176,213 +266,13 @@ impl Machine {
                 return Ok(Progress::Over);
             };
             let called = std::mem::replace(&mut self.frame, caller);
+            self.budget.reopen_node();
             settled = self.finish_node(
                 cx,
                 called.into_value(last.as_deref()).into(),
                 Then::Continue,
             )?;
         }
-    }
-
-    fn finish_node(
-        &mut self,
-        cx: &Context<'_>,
-        mut output: Output,
-        then: Then,
-    ) -> Result<Settled, FlowError> {
-        let node = self.node(cx.program);
-        let resumed = std::mem::take(&mut self.frame.resumed);
-        let shows_first = std::mem::take(&mut self.frame.shows_first);
-        if resumed {
-            self.frame.attach_answers(node, &mut output);
-        }
-        let payload = output.payload.clone();
-        let before = std::mem::replace(&mut self.frame.prev, payload);
-        self.frame.outputs.insert(node.name.clone(), output.clone());
-        let then = self.note(then);
-        self.bind(cx, node)?;
-        match then {
-            Then::Wait { reason } => self.wait(cx, &output, before, reason),
-            Then::Jump(jump) => self.jump(cx.program, &jump),
-            Then::Respond(said) => {
-                self.say(cx.program, said)?;
-                Ok(Settled::Ended(None))
-            }
-            Then::Say(said) => self.go_on(
-                cx,
-                &output,
-                Arrival {
-                    resumed,
-                    shows_first,
-                    before,
-                },
-                Some(said),
-            ),
-            Then::Continue | Then::Log(_) | Then::Assign(..) => self.go_on(
-                cx,
-                &output,
-                Arrival {
-                    resumed,
-                    shows_first,
-                    before,
-                },
-                None,
-            ),
-        }
-    }
-}
-
-/// What the routes of a card that nobody has seen yet find in the message.
-static NO_ANSWER: Value = Value::Null;
-
-/// How the turn came to a node.
-struct Arrival {
-    /// The turn's message came to this very node.
-    resumed: bool,
-    /// The turn's message named the node, and answers nothing.
-    shows_first: bool,
-    /// The output that was `prev` before the node ran.
-    before: Arc<Value>,
-}
-
-impl Machine {
-    /// Carries out at once what the node's own bindings may look at.
-    fn note(&mut self, then: Then) -> Then {
-        match then {
-            Then::Assign(name, value) => {
-                self.frame.vars.insert(name, value);
-                Then::Continue
-            }
-            Then::Log(line) => {
-                self.logs.push(line);
-                Then::Continue
-            }
-            then @ (Then::Continue
-            | Then::Say(_)
-            | Then::Wait { .. }
-            | Then::Jump(_)
-            | Then::Respond(_)) => then,
-        }
-    }
-
-    /// Sets the variables that the node takes from its output.
-    fn bind(&mut self, cx: &Context<'_>, node: &Node) -> Result<(), FlowError> {
-        for (name, binding) in &node.vars_out {
-            let value = self.visit(cx).render(binding)?;
-            self.frame.vars.insert(name.clone(), value);
-        }
-        Ok(())
-    }
-
-    /// Where the run goes after a node that is done. What the node says is kept back when a message came to it: if that
-    /// opened a route, the user has answered and need not be asked again; if not, it is said once more.
-    fn go_on(
-        &mut self,
-        cx: &Context<'_>,
-        output: &Output,
-        arrival: Arrival,
-        said: Option<Value>,
-    ) -> Result<Settled, FlowError> {
-        let Arrival {
-            resumed,
-            shows_first,
-            before,
-        } = arrival;
-        let node = self.node(cx.program);
-        let payload = &output.payload;
-        let mut scope = self.frame.scope(cx, payload);
-        if shows_first {
-            scope.entry = &NO_ANSWER;
-        }
-        let next = match shows_first && !output.is_failed() {
-            true => Next::Stay,
-            false => node.routing.next(&scope, output, resumed),
-        };
-        if let Some(said) = said
-            && (!resumed || next == Next::Stay)
-        {
-            self.say(cx.program, said)?;
-        }
-        // One press counts for one card, whether the card was waited at or passed on the way.
-        if resumed || (node.shows_card && node.routing.may_stay()) {
-            payload::consume_action(&mut self.frame.entry);
-        }
-        match next {
-            Next::To(next) => {
-                self.frame.node = next;
-                Ok(Settled::Step(Progress::On))
-            }
-            Next::End => Ok(Settled::Ended(
-                node.kind.ends_with_reply().then(|| payload.clone()),
-            )),
-            Next::Stay => self.stay(cx.program, payload, before),
-        }
-    }
-
-    /// Waits at the node itself for a message that opens one of its routes.
-    fn stay(
-        &mut self,
-        program: &Program,
-        payload: &Value,
-        before: Arc<Value>,
-    ) -> Result<Settled, FlowError> {
-        self.forbid_in_call(program)?;
-        let node = self.node(program);
-        if node.kind.prompts() {
-            self.say_last(program, Some(payload))?;
-        }
-        let reason = Some(format!("awaiting user submit at node `{}`", node.id));
-        let next = self.frame.node;
-        Ok(Settled::Step(Progress::Waits(Parking {
-            next,
-            before,
-            reason,
-        })))
-    }
-
-    fn wait(
-        &mut self,
-        cx: &Context<'_>,
-        output: &Output,
-        before: Arc<Value>,
-        reason: Option<String>,
-    ) -> Result<Settled, FlowError> {
-        self.forbid_in_call(cx.program)?;
-        let scope = self.frame.scope(cx, &output.payload);
-        match self.node(cx.program).routing.next(&scope, output, false) {
-            Next::To(next) => Ok(Settled::Step(Progress::Waits(Parking {
-                next,
-                before,
-                reason,
-            }))),
-            Next::End | Next::Stay => Err(FlowError::RouteMissing {
-                place: self.place(cx.program),
-            }),
-        }
-    }
-
-    fn forbid_in_call(&self, program: &Program) -> Result<(), FlowError> {
-        if self.callers.is_empty() {
-            return Ok(());
-        }
-        Err(FlowError::CallCannotWait {
-            place: self.place(program),
-        })
-    }
-
-    fn jump(&mut self, program: &Program, jump: &Jump) -> Result<Settled, FlowError> {
-        let limit = jump.max.unwrap_or(program.limits.jumps);
-        if self.frame.jumps >= limit {
-            return Err(FlowError::RedirectLimit {
-                place: self.place(program),
-                limit,
-            });
-        }
-        self.frame.jumps += 1;
-        self.frame.jumped_with = Some(self.frame.prev.clone());
-        self.frame.node = jump.node.unwrap_or(program.flows[jump.flow].entry);
-        self.frame.flow = jump.flow;
-        Ok(Settled::Step(Progress::On))
     }
 
     fn call(
@@ -398,6 +288,10 @@ impl Machine {
                 limit,
             });
         }
+        let copied = self
+            .budget
+            .unsliced(|budget| budget.walk_fields(&program.flows[flow].vars));
+        copied.map_err(|excess| self.stopped(program, excess))?;
         let called = Frame::start(program, flow, Arc::new(input));
         self.callers
             .push(std::mem::replace(&mut self.frame, called));
@@ -419,24 +313,21 @@ impl Machine {
         }
     }
 
-    fn say(&mut self, program: &Program, payload: Value) -> Result<(), FlowError> {
-        let limit = program.limits.replies;
-        if self.frame.said.len() >= limit as usize {
-            let place = self.place(program);
-            return Err(FlowError::ReplyLimit { place, limit });
+    pub(super) fn forbid_in_call(&self, program: &Program) -> Result<(), FlowError> {
+        if self.callers.is_empty() {
+            return Ok(());
         }
-        let flow = program.flows[self.frame.flow].id.clone();
-        self.frame.said.push(Reply { flow, payload });
-        Ok(())
+        Err(FlowError::CallCannotWait {
+            place: self.place(program),
+        })
     }
 
-    fn say_last(&mut self, program: &Program, last: Option<&Value>) -> Result<(), FlowError> {
-        let mut rest = closing(&self.frame.said, last).into_iter();
-        rest.try_for_each(|payload| self.say(program, payload))
-    }
-
-    fn node<'p>(&self, program: &'p Program) -> &'p Node {
+    pub(super) fn node<'p>(&self, program: &'p Program) -> &'p Node {
         program.node(self.frame.flow, self.frame.node)
+    }
+
+    pub(super) fn stopped(&self, program: &Program, excess: Excess) -> FlowError {
+        FlowError::of_excess(self.place(program), "", excess, program.limits)
     }
 
     pub(super) fn place(&self, program: &Program) -> Place {

@@ -25,6 +25,13 @@ struct Known {
     written: Option<usize>,
 }
 
+/// What a write has taken the place of.
+#[derive(Debug)]
+pub(super) struct OlderState {
+    known: Option<Known>,
+    room: StateRoom,
+}
+
 impl Memory {
     pub(super) fn new(limits: StateLimits) -> Self {
         Self {
@@ -49,14 +56,15 @@ impl Memory {
         self.known.insert((flow, key.to_owned()), known);
     }
 
-    /// Takes note of what the turn writes; `None` deletes.
+    /// Takes note of what the turn writes; `None` deletes. Returns what [`Memory::unwrite`] needs to take it back.
     pub(super) fn write(
         &mut self,
         flow: FlowIx,
         key: &str,
         value: Option<Value>,
-    ) -> Result<(), StateExcess> {
+    ) -> Result<OlderState, StateExcess> {
         let slot = (flow, key.to_owned());
+        let room = self.room;
         let bytes = value.as_ref().map_or(0, json_len);
         let before = self.known.get(&slot).and_then(|known| known.written);
         self.room.put(key, before, bytes)?;
@@ -67,8 +75,26 @@ impl Memory {
             value: value.map(Arc::new),
             written: Some(bytes),
         };
-        self.known.insert(slot, known);
-        Ok(())
+        let known = self.known.insert(slot, known);
+        Ok(OlderState { known, room })
+    }
+
+    /// Takes the last write back. Returns its value.
+    pub(super) fn unwrite(&mut self, flow: FlowIx, key: &str, older: OlderState) -> Option<Value> {
+        let slot = (flow, key.to_owned());
+        let was_written = older
+            .known
+            .as_ref()
+            .is_some_and(|known| known.written.is_some());
+        if !was_written {
+            self.written.pop();
+        }
+        self.room = older.room;
+        let last = match older.known {
+            Some(known) => self.known.insert(slot, known),
+            None => self.known.remove(&slot),
+        };
+        last?.value.map(Arc::unwrap_or_clone)
     }
 
     /// The room that is left for what is written.

@@ -2,9 +2,10 @@
 //!
 //! A pack's flows are compiled once into a [`Program`]. A turn makes a [`Run`], fresh or from the [`Snapshot`] of a
 //! parked one, and calls [`advance`] with events until it is [`Step::Suspended`] or [`Step::Finished`]; in between the
-//! machine may [`Step::Ask`] for what it cannot know.
+//! machine may [`Step::Ask`] for what it cannot know, and is [`Step::Paused`] when it has used up the steps of one call.
 
 mod assets;
+mod budget;
 mod card;
 mod chart;
 mod compile;
@@ -14,6 +15,8 @@ mod draft;
 mod ending;
 mod error;
 mod findings;
+mod finish;
+mod flow_graph;
 mod frame;
 mod graph;
 mod inventory;
@@ -21,14 +24,15 @@ mod invocation;
 mod limits;
 mod machine;
 mod memory;
+mod monitor;
 mod mustache;
+mod needs;
 mod nodes;
 mod nodes_run;
 mod output;
 mod path;
 mod payload;
 mod reach;
-mod room;
 mod routing;
 mod run;
 mod scope;
@@ -51,6 +55,7 @@ pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};
 pub use inventory::{Inventory, Provider};
 pub use limits::Limits;
+pub use monitor::RunMonitor;
 pub(crate) use nodes::is_of_kind_family;
 pub use run::{Run, advance};
 pub use snapshot::{Snapshot, Timeout};
@@ -64,6 +69,11 @@ pub struct Context<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The time of this step: the template root `now`.
     pub now: OffsetDateTime,
+    /// The steps that this call of [`advance`] may take before it hands the run back as [`Step::Paused`]; `u64::MAX` never
+    /// does. The limits of the turn hold in any case.
+    pub slice: u64,
+    /// The watchers' handle on the run, the same for all calls of a run.
+    pub monitor: &'a RunMonitor,
 }
 
 /// What happens to a run.
@@ -75,6 +85,8 @@ pub enum Event {
     State(Option<Value>),
     /// The other answer to [`Ask::State`]: the turn may not read it.
     StateRefused(StateExcess),
+    /// The run was paused and goes on.
+    Continue,
     /// The answer to [`Ask::Component`].
     Component {
         /// Its output.
@@ -89,6 +101,9 @@ pub enum Event {
 pub enum Step {
     /// It needs an answer; give it to [`advance`] as an event, with the run.
     Ask(Box<Run>, Ask),
+    /// It has used up its slice; it goes on with [`Event::Continue`]. A call makes progress however small its slice is:
+    /// what one call abandons since its slice ends, the next one brings to an end.
+    Paused(Box<Run>),
     /// It waits for the next activity of its conversation.
     Suspended(Wait, Effects),
     /// It is over.

@@ -6,6 +6,8 @@ use greentic_types::node_io::{ErrorKind, NodeError, NodeOutput};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::budget::{Budget, Excess};
+
 /// What a node came to.
 #[derive(Clone, Debug)]
 pub(super) struct Output {
@@ -178,7 +180,14 @@ pub(super) enum View<'a> {
 impl<'a> View<'a> {
     /// Reads a payload. One that is `{data}` or `{errors}` and says nothing of `ok` is taken at its word; one that says
     /// `ok: false` with an error has that one; anything else is data.
-    pub(super) fn of(payload: &'a Value) -> Self {
+    pub(super) fn of(payload: &'a Value, budget: &mut Budget) -> Result<Self, Excess> {
+        if payload.get("errors").is_some() || payload.get("error").is_some() {
+            budget.walk(payload)?;
+        }
+        Ok(Self::read(payload))
+    }
+
+    fn read(payload: &'a Value) -> Self {
         let Value::Object(fields) = payload else {
             return Self::Data(payload);
         };
@@ -281,7 +290,7 @@ mod tests {
 
     #[track_caller]
     fn check_view(payload: Value, data: Value, errors: Value) {
-        let view = View::of(&payload);
+        let view = View::read(&payload);
         assert_eq!((view.data(), view.errors()), (&data, errors), "{payload}");
     }
 

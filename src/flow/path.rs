@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The first part of every path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Root {
     /// The turn's payload.
     Entry,
@@ -90,7 +90,8 @@ pub(super) enum Seg {
 }
 
 impl Seg {
-    fn either(key: &str) -> Self {
+    /// A key or a position, whichever fits what is there.
+    pub(super) fn either(key: &str) -> Self {
         Self::Either {
             key: key.into(),
             index: key.parse().ok(),
@@ -259,15 +260,10 @@ impl Uses {
 
     /// Leaves out every place that lies below another one.
     pub(super) fn without_nested(mut self) -> Self {
-        self.places.sort_by_key(|(_, keys)| keys.len());
-        let mut kept: Vec<(Root, Vec<Box<str>>)> = Vec::new();
-        for (root, keys) in self.places {
-            let covered = |(r, k): &(Root, Vec<Box<str>>)| *r == root && keys.starts_with(k);
-            if !kept.iter().any(covered) {
-                kept.push((root, keys));
-            }
-        }
-        self.places = kept;
+        // In this order, what lies below a place follows it without anything else in between.
+        self.places.sort();
+        self.places
+            .dedup_by(|(root, keys), (above, kept)| root == above && keys.starts_with(kept));
         self
     }
 }

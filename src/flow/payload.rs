@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::budget::{Budget, Excess};
 use super::path::{NameInArray, Seg, walk};
 
 /// Marks a submit that a provider vouches for; it is no field that a person filled in.
@@ -121,30 +122,33 @@ pub(super) fn merged<'a>(entry: &'a Value, segs: &[Seg]) -> Result<Option<&'a Va
 }
 
 /// The whole payload with its alias.
-pub(super) fn whole_aliased(entry: &Value) -> Value {
+pub(super) fn whole_aliased(entry: &Value, budget: &mut Budget) -> Result<Value, Excess> {
+    budget.take_value(entry)?;
     let mut whole = entry.clone();
     if let Value::Object(map) = &mut whole
         && !map.contains_key("input")
     {
+        budget.take_value(entry)?;
         map.insert("input".to_owned(), entry.clone());
     }
-    whole
+    Ok(whole)
 }
 
 /// The whole payload as templates see it.
-pub(super) fn whole_merged(entry: &Value) -> Value {
+pub(super) fn whole_merged(entry: &Value, budget: &mut Budget) -> Result<Value, Excess> {
     if entry.is_null() {
-        return Value::Object(Map::new());
+        return Ok(Value::Object(Map::new()));
     }
-    let mut whole = whole_aliased(entry);
+    let mut whole = whole_aliased(entry, budget)?;
     if let Value::Object(map) = &mut whole {
+        budget.walk(entry)?;
         for name in submitted_names(entry) {
             if let Some(value) = merged_field(entry, name) {
                 map.entry(name).or_insert_with(|| value.clone());
             }
         }
     }
-    whole
+    Ok(whole)
 }
 
 /// Whether a button was pressed.
@@ -236,7 +240,7 @@ mod tests {
     fn check(entry: &Value, name: &str, expected: Value) {
         let segs: Vec<Seg> = name.split('.').map(|n| Seg::Key(n.into())).collect();
         let borrowed = merged(entry, &segs).unwrap().cloned();
-        let whole = whole_merged(entry);
+        let whole = whole_merged(entry, &mut Budget::default()).unwrap();
         assert_eq!(borrowed.as_ref(), walk(&whole, &segs).unwrap(), "{name}");
         assert_eq!(borrowed.unwrap_or(json!("missing")), expected, "{name}");
     }
@@ -273,8 +277,9 @@ mod tests {
             json!(2),
         );
         check(&json!("plain"), "input", json!("missing"));
-        assert_eq!(whole_merged(&json!("plain")), json!("plain"));
-        assert_eq!(whole_merged(&Value::Null), json!({}));
+        let whole = |entry: Value| whole_merged(&entry, &mut Budget::default()).unwrap();
+        assert_eq!(whole(json!("plain")), json!("plain"));
+        assert_eq!(whole(Value::Null), json!({}));
     }
 
     #[test]

@@ -1,87 +1,10 @@
-//! What can be told from the graph alone: which nodes are reached from where, what a run that waits must keep, and
-//! which state a run may read.
-
-use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+//! What can be told from the graph alone: which nodes are reached from where. Its work grows with the nodes and routes of a pack.
 
 use super::graph::{FlowIx, NodeIx, Program};
 use super::nodes::{Kind, Onward};
 use super::path::{Root, Uses};
-use crate::model::FlowId;
-
 /// A node of a program.
 pub(super) type At = (FlowIx, NodeIx);
-
-/// What a run that waits must keep, since a node that it may come to later can look at it.
-#[derive(Debug, Default)]
-pub(super) struct Needs {
-    /// The outputs of these nodes.
-    pub(super) outputs: Names,
-    /// These variables.
-    pub(super) vars: Names,
-    /// The output of the node that ran last.
-    pub(super) prev: bool,
-}
-
-/// Some names, or all.
-#[derive(Debug)]
-pub(super) enum Names {
-    /// Any of them.
-    All,
-    /// Only these.
-    Only(BTreeSet<Box<str>>),
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self::Only(BTreeSet::new())
-    }
-}
-
-impl Names {
-    /// Whether this name is one of them.
-    pub(super) fn contain(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(names) => names.contains(name),
-        }
-    }
-
-    fn add(&mut self, name: Option<&str>) {
-        match (&mut *self, name) {
-            (Self::All, _) => {}
-            (Self::Only(names), Some(name)) => {
-                names.insert(name.into());
-            }
-            (Self::Only(_), None) => *self = Self::All,
-        }
-    }
-}
-
-impl Needs {
-    fn add(&mut self, uses: &Uses) {
-        if uses.everything {
-            self.outputs = Names::All;
-            self.vars = Names::All;
-        }
-        for (root, keys) in &uses.places {
-            let key = |at: usize| keys.get(at).map(|key| &**key);
-            match root {
-                Root::Node => self.outputs.add(key(0)),
-                Root::Vars => self.vars.add(key(0)),
-                Root::State if key(0).is_none_or(|key| key == "nodes") => self.outputs.add(key(1)),
-                Root::State
-                | Root::Entry
-                | Root::In
-                | Root::Prev
-                | Root::Now
-                | Root::Env
-                | Root::Input
-                | Root::Result => {}
-            }
-        }
-    }
-}
 
 /// What each node's templates may look at.
 #[derive(Debug, Default)]
@@ -93,207 +16,177 @@ pub(super) struct NodeUses {
 }
 
 impl NodeUses {
-    fn looks_at_prev(&self) -> bool {
+    pub(super) fn looks_at_prev(&self) -> bool {
         let is_prev = |(root, _): &(Root, Vec<Box<str>>)| *root == Root::Prev;
         self.before.everything || self.before.places.iter().any(is_prev)
     }
 }
 
-/// The nodes that a run may come to next from this one.
-fn onward(program: &Program, at: At) -> Vec<At> {
-    let node = program.node(at.0, at.1);
-    let mut onward: Vec<At> = node
-        .routing
-        .targets()
-        .into_iter()
-        .map(|to| (at.0, to))
-        .collect();
-    match &node.kind {
-        Kind::Wait(wait) => onward.extend(wait.timeout.and_then(|(_, to)| Some((at.0, to?)))),
-        Kind::Goto(goto) => match jump(program, goto) {
-            Onward::Node(flow, node) => {
-                return vec![(flow, node.unwrap_or(program.flows[flow].entry))];
+/// The nodes of a program, and where a run may go from each. What may go to all nodes of a flow, or of all flows, goes to a
+/// point that stands for them.
+pub(super) struct Graph {
+    nodes: Vec<At>,
+    /// Where each flow's nodes begin.
+    starts: Vec<usize>,
+    after: Vec<Vec<usize>>,
+}
+
+impl Graph {
+    pub(super) fn of(program: &Program) -> Self {
+        let flows = program.flows.iter().enumerate();
+        let all =
+            flows.flat_map(|(flow, nodes)| (0..nodes.nodes.len()).map(move |node| (flow, node)));
+        let nodes: Vec<At> = all.collect();
+        let starts = program.flows.iter().scan(0, |next, flow| {
+            let start = *next;
+            *next += flow.nodes.len();
+            Some(start)
+        });
+        let starts: Vec<usize> = starts.collect();
+        let (count, flows) = (nodes.len(), program.flows.len());
+        let anywhere = count + flows;
+        let mut graph = Self {
+            nodes,
+            starts,
+            after: Vec::with_capacity(anywhere + 1),
+        };
+        for at in 0..count {
+            let after = graph.onward(program, graph.nodes[at]);
+            graph.after.push(after);
+        }
+        for (flow, start) in graph.starts.iter().enumerate() {
+            let end = start + program.flows[flow].nodes.len();
+            graph.after.push((*start..end).collect());
+        }
+        graph.after.push((count..anywhere).collect());
+        graph
+    }
+
+    fn onward(&self, program: &Program, at: At) -> Vec<usize> {
+        let (count, flows) = (self.nodes.len(), self.starts.len());
+        let node = program.node(at.0, at.1);
+        let elsewhere = match &node.kind {
+            Kind::Goto(goto) => jump(program, goto),
+            // Its answer may ask for a jump.
+            Kind::Component(_) => Onward::Anywhere,
+            Kind::Emit(_)
+            | Kind::Wait(_)
+            | Kind::Call(_)
+            | Kind::StateGet(_)
+            | Kind::StateSet(_)
+            | Kind::VarSet(_)
+            | Kind::Provider(_) => {
+                let next = after_wait(program, at).into_iter();
+                return next.map(|at| self.position(at)).collect();
             }
-            Onward::WithinFlow(flow) => return all_of(program, flow).collect(),
-            Onward::Anywhere => return anywhere(program).collect(),
-        },
-        // Its answer may ask for a jump.
-        Kind::Component(_) => return anywhere(program).collect(),
-        Kind::Emit(_)
-        | Kind::Call(_)
-        | Kind::StateGet(_)
-        | Kind::StateSet(_)
-        | Kind::VarSet(_)
-        | Kind::Provider(_) => {}
+        };
+        vec![match elsewhere {
+            Onward::Node(flow, node) => {
+                self.position((flow, node.unwrap_or(program.flows[flow].entry)))
+            }
+            Onward::WithinFlow(flow) => count + flow,
+            Onward::Anywhere => count + flows,
+        }]
     }
-    onward
+
+    /// The position of a node.
+    pub(super) fn position(&self, (flow, node): At) -> usize {
+        self.starts[flow] + node
+    }
+
+    /// The node at a position, if it is one.
+    pub(super) fn node(&self, position: usize) -> Option<At> {
+        self.nodes.get(position).copied()
+    }
+
+    /// The positions that come next.
+    pub(super) fn after(&self, position: usize) -> impl Iterator<Item = usize> {
+        self.after[position].iter().copied()
+    }
+
+    /// The groups of positions that reach one another, each after all that it leads to, and the group of each position.
+    /// (Tarjan's algorithm, without recursion.)
+    pub(super) fn groups(&self) -> (Vec<Vec<usize>>, Vec<usize>) {
+        const NEW: usize = usize::MAX;
+        let count = self.after.len();
+        let (mut order, mut low) = (vec![NEW; count], vec![NEW; count]);
+        let (mut groups, mut group_of) = (Vec::<Vec<usize>>::new(), vec![NEW; count]);
+        let (mut open, mut path) = (Vec::new(), Vec::<(usize, usize)>::new());
+        let mut seen = 0;
+        for start in 0..count {
+            if order[start] == NEW {
+                path.push((start, 0));
+            }
+            while let Some((at, next)) = path.pop() {
+                if next == 0 {
+                    (order[at], low[at]) = (seen, seen);
+                    seen += 1;
+                    open.push(at);
+                }
+                if let Some(&to) = self.after[at].get(next) {
+                    path.push((at, next + 1));
+                    if order[to] == NEW {
+                        path.push((to, 0));
+                    } else if group_of[to] == NEW {
+                        low[at] = low[at].min(order[to]);
+                    }
+                    continue;
+                }
+                if low[at] == order[at] {
+                    let begin = open.iter().rposition(|member| *member == at).unwrap_or(0);
+                    let group = open.split_off(begin);
+                    for member in &group {
+                        group_of[*member] = groups.len();
+                    }
+                    groups.push(group);
+                }
+                if let Some((from, _)) = path.last() {
+                    low[*from] = low[*from].min(low[at]);
+                }
+            }
+        }
+        (groups, group_of)
+    }
+
+    /// Whether a run that starts at one of these comes to each position.
+    fn reached(&self, starts: impl IntoIterator<Item = usize>) -> Vec<bool> {
+        let mut reached = vec![false; self.after.len()];
+        let mut pending: Vec<usize> = starts.into_iter().collect();
+        while let Some(at) = pending.pop() {
+            if !std::mem::replace(&mut reached[at], true) {
+                pending.extend(self.after(at).filter(|to| !reached[*to]));
+            }
+        }
+        reached
+    }
 }
 
-fn anywhere(program: &Program) -> impl Iterator<Item = At> {
-    (0..program.flows.len()).flat_map(|flow| all_of(program, flow))
+/// The nodes of the same flow that a run may come to from this one, or that a wait there may go on with.
+pub(super) fn after_wait(program: &Program, at: At) -> Vec<At> {
+    let node = program.node(at.0, at.1);
+    let mut nodes = node.routing.targets();
+    if let Kind::Wait(wait) = &node.kind {
+        nodes.extend(wait.timeout.and_then(|(_, to)| to));
+    }
+    nodes.into_iter().map(|to| (at.0, to)).collect()
 }
 
-fn jump(program: &Program, goto: &super::nodes::FlowGoto) -> Onward {
+pub(super) fn jump(program: &Program, goto: &super::nodes::FlowGoto) -> Onward {
     goto.leads_to(|flow, name| program.flows[flow].node_named(name))
-}
-
-fn all_of(program: &Program, flow: FlowIx) -> impl Iterator<Item = At> {
-    (0..program.flows[flow].nodes.len()).map(move |node| (flow, node))
-}
-
-fn reached_from(program: &Program, starts: impl IntoIterator<Item = At>) -> HashSet<At> {
-    let mut pending: Vec<At> = starts.into_iter().collect();
-    let mut reached: HashSet<At> = pending.iter().copied().collect();
-    while let Some(at) = pending.pop() {
-        pending.extend(
-            onward(program, at)
-                .into_iter()
-                .filter(|to| reached.insert(*to)),
-        );
-    }
-    reached
 }
 
 /// The nodes that no run comes to. A run may start at any flow's entry, and at `others`.
 pub(super) fn unreached(program: &Program, others: &[At]) -> Vec<At> {
+    let graph = Graph::of(program);
     let entries = program
         .flows
         .iter()
         .enumerate()
         .map(|(ix, flow)| (ix, flow.entry));
-    let reached = reached_from(program, entries.chain(others.iter().copied()));
-    let all = (0..program.flows.len()).flat_map(|flow| all_of(program, flow));
-    all.filter(|at| !reached.contains(at)).collect()
-}
-
-/// What a run that waits at this node must keep. `uses` has what each node of each flow looks at.
-pub(super) fn needs(program: &Program, uses: &[Vec<NodeUses>], at: At) -> Needs {
-    let node = program.node(at.0, at.1);
-    let is_wait = matches!(node.kind, Kind::Wait(_));
-    if !is_wait && !node.routing.may_stay() {
-        return Needs::default();
-    }
-    let resumes_at = if is_wait {
-        onward(program, at)
-    } else {
-        vec![at]
-    };
-    let of = |at: &At| &uses[at.0][at.1];
-    let mut needs = Needs {
-        prev: resumes_at.iter().any(|at| of(at).looks_at_prev()),
-        ..Needs::default()
-    };
-    for reached in reached_from(program, resumes_at) {
-        needs.add(&of(&reached).before);
-        needs.add(&of(&reached).after);
-    }
-    if !is_wait {
-        needs.forget_own(&node.name, of(&at));
-    }
-    needs
-}
-
-impl Needs {
-    /// A node that waits for a message runs again when it comes, so its output is made anew before others see it.
-    fn forget_own(&mut self, name: &Arc<str>, own: &NodeUses) {
-        let mut own_needs = Self::default();
-        own_needs.add(&own.before);
-        if let Names::Only(outputs) = &mut self.outputs
-            && !own_needs.outputs.contain(name)
-        {
-            outputs.remove(&**name);
-        }
-    }
-}
-
-/// The literal state keys that a run of this flow may read.
-pub(super) fn state_keys(program: &Program, start: FlowIx) -> Vec<(FlowId, String)> {
-    let mut keys = Vec::new();
-    for flow in flows_from(program, start, |onward| match onward {
-        // What may be anywhere is read when it is known.
-        Onward::Anywhere => None,
-        Onward::Node(flow, _) | Onward::WithinFlow(flow) => Some(flow..flow + 1),
-    }) {
-        let flow = &program.flows[flow];
-        for node in &flow.nodes {
-            if let Kind::StateGet(get) = &node.kind
-                && let Some(key) = get.literal_key()
-            {
-                keys.push((flow.id.clone(), key.to_owned()));
-            }
-        }
-    }
-    keys.sort();
-    keys.dedup();
-    keys
-}
-
-/// The components that a run of this flow may call.
-pub(super) fn components(program: &Program, start: FlowIx) -> Vec<String> {
-    let all = || 0..program.flows.len();
-    let flows = flows_from(program, start, |onward| match onward {
-        Onward::Anywhere => Some(all()),
-        Onward::Node(flow, _) | Onward::WithinFlow(flow) => Some(flow..flow + 1),
-    });
-    let nodes = flows
-        .into_iter()
-        .flat_map(|flow| &program.flows[flow].nodes);
-    let mut called: Vec<String> = nodes.flat_map(|node| called(program, &node.kind)).collect();
-    called.sort();
-    called.dedup();
-    called
-}
-
-fn called(program: &Program, kind: &Kind) -> Vec<String> {
-    match kind {
-        Kind::Component(node) => vec![node.name().to_owned()],
-        Kind::Provider(node) => match node.component() {
-            Some(component) => vec![component.to_owned()],
-            None => {
-                let all = program.inventory.providers.iter();
-                all.map(|provider| provider.component.clone()).collect()
-            }
-        },
-        Kind::Emit(_)
-        | Kind::Wait(_)
-        | Kind::Call(_)
-        | Kind::Goto(_)
-        | Kind::StateGet(_)
-        | Kind::StateSet(_)
-        | Kind::VarSet(_) => Vec::new(),
-    }
-}
-
-/// The flows that a run of this flow may come to, itself included. `leads` tells what a jump or an answer leads to.
-fn flows_from(
-    program: &Program,
-    start: FlowIx,
-    leads: impl Fn(Onward) -> Option<std::ops::Range<FlowIx>>,
-) -> HashSet<FlowIx> {
-    let mut pending = vec![start];
-    let mut seen = HashSet::from([start]);
-    while let Some(flow) = pending.pop() {
-        let nodes = program.flows[flow].nodes.iter();
-        let onward = nodes.filter_map(|node| flow_after(program, &node.kind));
-        for next in onward.filter_map(&leads).flatten() {
-            if seen.insert(next) {
-                pending.push(next);
-            }
-        }
-    }
-    seen
-}
-
-fn flow_after(program: &Program, kind: &Kind) -> Option<Onward> {
-    match kind {
-        Kind::Call(call) => Some(call.calls().map_or(Onward::Anywhere, Onward::WithinFlow)),
-        Kind::Goto(goto) => Some(jump(program, goto)),
-        Kind::Component(_) => Some(Onward::Anywhere),
-        Kind::Emit(_)
-        | Kind::Wait(_)
-        | Kind::StateGet(_)
-        | Kind::StateSet(_)
-        | Kind::VarSet(_)
-        | Kind::Provider(_) => None,
-    }
+    let starts = entries.chain(others.iter().copied());
+    let reached = graph.reached(starts.map(|at| graph.position(at)));
+    let all = graph.nodes.iter().zip(reached);
+    all.filter(|(_, reached)| !reached)
+        .map(|(at, _)| *at)
+        .collect()
 }

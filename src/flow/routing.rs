@@ -1,21 +1,27 @@
 //! Where a run goes after a node.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use greentic_types::Routing as Source;
 use serde_json::Value;
 
-use super::condition::{Comparison, Condition, Sight};
+use super::budget::{Budget, Excess};
+use super::condition::{Comparison, Condition, Sight, Work};
 use super::findings::Findings;
 use super::graph::NodeIx;
 use super::output::Output;
 use super::payload;
 use super::scope::Scope;
+use super::template::excerpt;
 
 /// Ways in which a node that went well may have ended, most usual first.
 const GOOD_EVENTS: [&str; 3] = ["on_success", "on_complete", "on_submit"];
 /// Ways in which a node that failed may have ended, most usual first.
 const BAD_EVENTS: [&str; 3] = ["on_error", "on_cancel", "on_timeout"];
+
+/// More routes than any node has.
+const MAX_ROUTES: usize = 1_000;
 
 /// The compiled routing of a node.
 #[derive(Debug)]
@@ -59,7 +65,8 @@ enum When {
     Always,
     /// A message came that pressed no button of this node.
     Message,
-    Holds(Condition),
+    /// The condition, and how it is written, or its beginning.
+    Holds(Condition, Box<str>),
 }
 
 /// Where a route leads.
@@ -78,6 +85,14 @@ pub(super) enum Next {
     End,
     /// Nowhere yet: the node waits for another message.
     Stay,
+}
+
+/// A condition that takes too much.
+#[derive(Debug)]
+pub(super) struct Halt {
+    pub(super) excess: Excess,
+    /// How the condition is written, or its beginning.
+    pub(super) condition: String,
 }
 
 impl Routing {
@@ -128,13 +143,20 @@ impl Routing {
         find: impl Fn(&str, &mut Findings) -> Option<Target>,
         findings: &mut Findings,
     ) -> Self {
-        let mut routes: Vec<Route> = Vec::with_capacity(entries.len());
-        for (at, entry) in entries.iter().enumerate() {
+        let mut routes: Vec<Route> = Vec::with_capacity(entries.len().min(MAX_ROUTES));
+        if entries.len() > MAX_ROUTES {
+            let count = entries.len();
+            findings.error(
+                format!("it has {count} routes, and a node may have {MAX_ROUTES}"),
+                "divide them between several nodes",
+            );
+        }
+        for (at, entry) in entries.iter().take(MAX_ROUTES).enumerate() {
             if routes.last().is_some_and(Route::is_always_open) {
                 let warning = format!("route {at} is never taken: the one before it always is");
                 findings.warn(warning, "put the route without a condition last");
             }
-            let route = Route::compile(entry, &find, findings);
+            let route = Route::compile((at, entry), &find, findings);
             if route.to.is_none() && matches!(route.when, When::Always) {
                 let warning = format!("route {at} is ignored: it leads nowhere");
                 findings.warn(warning, "give it `to`, `out: true` or `reply: true`");
@@ -213,15 +235,21 @@ impl Routing {
     }
 
     /// Where to go now. `scope` has the node's own output as `prev`; `resumed` tells that the message came to this node.
-    pub(super) fn next(&self, scope: &Scope<'_>, output: &Output, resumed: bool) -> Next {
+    pub(super) fn next(
+        &self,
+        scope: &Scope<'_>,
+        output: &Output,
+        resumed: bool,
+        budget: &mut Budget,
+    ) -> Result<Next, Halt> {
         match self {
-            Self::To(node) => Next::To(*node),
-            Self::End => Next::End,
+            Self::To(node) => Ok(Next::To(*node)),
+            Self::End => Ok(Next::End),
             Self::Branch { on_status, default } => {
-                let of_status = status(&output.payload).and_then(|status| on_status.get(&status));
-                of_status
-                    .or(default.as_ref())
-                    .map_or(Next::End, |node| Next::To(*node))
+                let status = status(&output.payload);
+                let of_status = status.and_then(|status| on_status.get(&*status));
+                let to = of_status.or(default.as_ref());
+                Ok(to.map_or(Next::End, |node| Next::To(*node)))
             }
             Self::Routes {
                 routes,
@@ -236,13 +264,16 @@ impl Routing {
                     output: &output.payload,
                     event: output.outcome().unwrap_or(usual),
                 };
-                let open = routes.iter().filter(|route| route.is_open(&sight, resumed));
-                match open.filter_map(|route| route.to).next() {
-                    Some(Target::Node(node)) => Next::To(node),
-                    Some(Target::End) => Next::End,
-                    None if *waits => Next::Stay,
-                    None => Next::End,
+                let mut work = Work::new(budget);
+                for route in routes {
+                    let open = route.is_open(&sight, resumed, &mut work);
+                    match (open.map_err(|excess| route.halt(excess))?, route.to) {
+                        (true, Some(Target::Node(node))) => return Ok(Next::To(node)),
+                        (true, Some(Target::End)) => return Ok(Next::End),
+                        (true, None) | (false, _) => {}
+                    }
                 }
+                Ok(if *waits { Next::Stay } else { Next::End })
             }
         }
     }
@@ -250,7 +281,7 @@ impl Routing {
 
 impl Route {
     fn compile(
-        entry: &Value,
+        (at, entry): (usize, &Value),
         find: impl Fn(&str, &mut Findings) -> Option<Target>,
         findings: &mut Findings,
     ) -> Self {
@@ -262,7 +293,10 @@ impl Route {
         };
         let when = match text("condition") {
             _ if is_set("on_message") => When::Message,
-            Some(source) => When::Holds(compile_condition(source, findings)),
+            Some(source) => {
+                let condition = compile_condition((at, source), findings);
+                When::Holds(condition, excerpt(source).into())
+            }
             None => When::Always,
         };
         Self {
@@ -280,26 +314,42 @@ impl Route {
         match &self.when {
             When::Always => false,
             When::Message => true,
-            When::Holds(condition) => condition
+            When::Holds(condition, _) => condition
                 .comparisons()
                 .into_iter()
                 .any(Comparison::looks_at_message),
         }
     }
 
-    fn is_open(&self, sight: &Sight<'_>, resumed: bool) -> bool {
+    fn is_open(
+        &self,
+        sight: &Sight<'_>,
+        resumed: bool,
+        work: &mut Work<'_>,
+    ) -> Result<bool, Excess> {
         let holds = match &self.when {
             When::Always => true,
             When::Message => resumed && !payload::has_action(sight.scope.entry),
-            When::Holds(condition) => condition.holds(sight),
+            When::Holds(condition, _) => condition.holds(sight, work)?,
         };
         let wanted = self.status.as_deref();
-        holds && wanted.is_none_or(|wanted| status(sight.output).is_some_and(|is| is == wanted))
+        Ok(
+            holds
+                && wanted.is_none_or(|wanted| status(sight.output).is_some_and(|is| is == wanted)),
+        )
+    }
+
+    fn halt(&self, excess: Excess) -> Halt {
+        let condition = match &self.when {
+            When::Holds(_, source) => source.clone().into(),
+            When::Always | When::Message => String::new(),
+        };
+        Halt { excess, condition }
     }
 
     fn events(&self) -> Vec<&str> {
         match &self.when {
-            When::Holds(condition) => condition
+            When::Holds(condition, _) => condition
                 .comparisons()
                 .into_iter()
                 .filter_map(|c| c.event())
@@ -316,19 +366,26 @@ fn asks_for_failure(entry: &Value) -> bool {
         || text("condition").is_some_and(|source| BAD_EVENTS.iter().any(|e| source.contains(e)))
 }
 
-fn compile_condition(source: &str, findings: &mut Findings) -> Condition {
+fn compile_condition((at, source): (usize, &str), findings: &mut Findings) -> Condition {
     match Condition::compile(source) {
         Ok(condition) => {
             findings.uses.extend(&condition.uses());
             let doubt = condition.doubt();
             if let Some((doubt, remedy)) = doubt {
-                findings.warn(format!("condition `{source}`: {doubt}"), remedy);
+                let source = excerpt(source);
+                findings.warn(
+                    format!("condition `{source}` of route {at}: {doubt}"),
+                    remedy,
+                );
             }
             condition
         }
         Err(fault) => {
             findings.error(
-                format!("condition `{source}` is not valid: {fault}"),
+                format!(
+                    "condition `{}` of route {at} is not valid: {fault}",
+                    excerpt(source)
+                ),
                 "write `path == \"text\"`, joined with `and`, `or`, `not` and brackets",
             );
             Condition::Never
@@ -337,11 +394,11 @@ fn compile_condition(source: &str, findings: &mut Findings) -> Condition {
 }
 
 /// The status that an output reports.
-fn status(output: &Value) -> Option<String> {
+fn status(output: &Value) -> Option<Cow<'_, str>> {
     match output.get("status")? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) => Some(number.to_string().into()),
+        Value::Bool(flag) => Some(flag.to_string().into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

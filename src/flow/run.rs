@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::error::FlowError;
 use super::frame::Frame;
 use super::graph::Start;
-use super::machine::{Machine, Pending, Progress};
-use super::nodes::state_answer;
+use super::machine::{Machine, Pending, Progress, Work};
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
 use super::{Context, Event, Program, Step};
@@ -27,6 +26,8 @@ enum Stage {
     Parked(Snapshot),
     /// An answer.
     Asked(Box<Machine>, Pending),
+    /// Its next slice.
+    Paused(Box<Machine>, Work, bool),
 }
 
 impl Run {
@@ -45,7 +46,7 @@ impl Run {
     pub fn recall(&self, key: &str) -> Option<&Option<Arc<Value>>> {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
-            Stage::Fresh(_) | Stage::Parked(_) => None,
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => None,
         }
     }
 
@@ -53,7 +54,7 @@ impl Run {
     pub fn rendered_bytes(&self, program: &Program) -> u64 {
         match &self.0 {
             Stage::Asked(machine, _) => machine.rendered_bytes(program),
-            Stage::Fresh(_) | Stage::Parked(_) => 0,
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => 0,
         }
     }
 
@@ -61,7 +62,7 @@ impl Run {
     pub fn learn(&mut self, key: &str, stored: Option<Arc<Value>>) {
         match &mut self.0 {
             Stage::Asked(machine, _) => machine.memory.learn(machine.frame.flow, key, stored),
-            Stage::Fresh(_) | Stage::Parked(_) => {}
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => {}
         }
     }
 
@@ -69,7 +70,7 @@ impl Run {
     pub fn room_to_write(&self) -> StateRoom {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.room(),
-            Stage::Fresh(_) | Stage::Parked(_) => StateRoom::default(),
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => StateRoom::default(),
         }
     }
 }
@@ -80,10 +81,20 @@ impl Run {
     reason = "a run that asks is handed back in its box"
 )]
 pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, FlowError> {
-    let (mut machine, mut progress) = open(cx, run.0, event)?;
+    let Next {
+        mut machine,
+        mut work,
+        mut whole,
+    } = open(cx, run.0, event)?;
     loop {
-        progress = match progress {
-            Progress::On => machine.run_node(cx)?,
+        let progress = machine.advance(cx, work, std::mem::take(&mut whole));
+        machine.budget.report();
+        work = match progress? {
+            Progress::On if machine.budget.is_slice_over() => {
+                return Ok(paused(machine, Work::Run, false));
+            }
+            Progress::On => Work::Run,
+            Progress::Pauses(work) => return Ok(paused(machine, work, true)),
             Progress::Asks(ask, pending) => {
                 return Ok(Step::Ask(
                     Box::new(Run(Stage::Asked(machine, pending))),
@@ -92,16 +103,25 @@ pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, Fl
             }
             Progress::Waits(parking) => return Ok(machine.park(cx.program, parking)),
             Progress::Over => return Ok(Step::Finished(machine.into_effects(cx.program))),
-        }
+        };
     }
 }
 
-fn open(
-    cx: &Context<'_>,
-    stage: Stage,
-    event: Event,
-) -> Result<(Box<Machine>, Progress), FlowError> {
-    match (stage, event) {
+fn paused(machine: Box<Machine>, work: Work, whole: bool) -> Step {
+    Step::Paused(Box::new(Run(Stage::Paused(machine, work, whole))))
+}
+
+/// What a call of [`advance`] begins with.
+struct Next {
+    machine: Box<Machine>,
+    work: Work,
+    /// The work was cut short by the end of a slice, so this time it is not.
+    whole: bool,
+}
+
+fn open(cx: &Context<'_>, stage: Stage, event: Event) -> Result<Next, FlowError> {
+    let mut whole = false;
+    let (machine, work) = match (stage, event) {
         (Stage::Fresh(flow), Event::Activity(mut payload)) => {
             let known = cx.program.by_id.get(&flow).copied();
             let flow = known.ok_or(FlowError::NoSuchEntry(flow))?;
@@ -113,34 +133,43 @@ fn open(
                 frame.shows_first =
                     start == Start::Card && definition.nodes[node].routing.may_stay();
             }
-            Ok((Machine::new(cx.program, frame), Progress::On))
+            (Machine::new(cx, frame), Work::Run)
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {
             let frame = snapshot.restore(cx.program, payload)?;
-            Ok((Machine::new(cx.program, frame), Progress::On))
+            (Machine::new(cx, frame), Work::Run)
         }
         (Stage::Asked(mut machine, Pending::State { flow, key }), Event::State(stored)) => {
-            let known = stored.clone().map(Arc::new);
-            machine.memory.learn(flow, &key, known);
-            let progress = machine.settle(cx, state_answer(&key, stored))?;
-            Ok((machine, progress))
+            machine.budget.open_slice(cx.slice, cx.monitor);
+            let work = machine.take_state(cx.program, (flow, key), stored)?;
+            (machine, work)
         }
         (Stage::Asked(machine, Pending::State { .. }), Event::StateRefused(excess)) => {
             let place = machine.place(cx.program);
-            Err(FlowError::StateLimit { place, excess })
+            return Err(FlowError::StateLimit { place, excess });
         }
         (Stage::Asked(mut machine, Pending::Component), Event::Component { output, state }) => {
-            let progress = machine.answer(cx, output, state)?;
-            Ok((machine, progress))
+            machine.budget.open_slice(cx.slice, cx.monitor);
+            machine.take_answer(cx, &output, state)?;
+            (machine, Work::Read(output))
+        }
+        (Stage::Paused(mut machine, work, was_cut), Event::Continue) => {
+            machine.budget.open_slice(cx.slice, cx.monitor);
+            whole = was_cut;
+            (machine, work)
         }
         (
-            Stage::Fresh(_) | Stage::Parked(_),
-            Event::State(_) | Event::StateRefused(_) | Event::Component { .. },
-        )
-        | (Stage::Asked(_, Pending::State { .. }), Event::Activity(_) | Event::Component { .. })
-        | (
-            Stage::Asked(_, Pending::Component),
-            Event::Activity(_) | Event::State(_) | Event::StateRefused(_),
-        ) => Err(FlowError::UnexpectedEvent),
-    }
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Asked(..) | Stage::Paused(..),
+            Event::Activity(_)
+            | Event::State(_)
+            | Event::StateRefused(_)
+            | Event::Component { .. }
+            | Event::Continue,
+        ) => return Err(FlowError::UnexpectedEvent),
+    };
+    Ok(Next {
+        machine,
+        work,
+        whole,
+    })
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::budget::{Budget, Excess};
 use super::output::{Output, View};
 use super::path::{NameInArray, Reference, Root, Seg, Uses, walk};
 use super::payload;
@@ -16,7 +17,38 @@ use super::payload;
 pub(super) type Outputs = BTreeMap<Arc<str>, Output>;
 
 /// What was found at a place.
-pub(super) type Found<'a> = Result<Option<Cow<'a, Value>>, NameInArray>;
+pub(super) type Found<'a> = Result<Option<Cow<'a, Value>>, Unfound>;
+
+/// Why a place was not looked up to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unfound {
+    /// A name was looked up in an array.
+    Name(NameInArray),
+    /// What is there takes too much to make.
+    Excess(Excess),
+}
+
+impl From<NameInArray> for Unfound {
+    fn from(name: NameInArray) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<Excess> for Unfound {
+    fn from(excess: Excess) -> Self {
+        Self::Excess(excess)
+    }
+}
+
+impl Unfound {
+    /// Takes a name in an array for nothing that is there.
+    pub(super) fn or_nothing<T>(self) -> Result<Option<T>, Excess> {
+        match self {
+            Self::Name(_) => Ok(None),
+            Self::Excess(excess) => Err(excess),
+        }
+    }
+}
 
 /// Everything in sight of one step.
 #[derive(Clone, Copy, Debug)]
@@ -42,27 +74,31 @@ pub(super) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// What templates find at a place.
-    pub(super) fn find(&self, reference: &Reference) -> Found<'a> {
+    /// What templates find at a place. What is borrowed is not charged for its size; what has to be made for it is.
+    pub(super) fn find(&self, reference: &Reference, budget: &mut Budget) -> Found<'a> {
         match reference {
-            Reference::Everything => Ok(Some(Cow::Owned(self.everything()))),
-            Reference::At(root, segs) => self.find_under(*root, segs),
+            Reference::Everything => Ok(Some(Cow::Owned(self.everything(budget)?))),
+            Reference::At(root, segs) => self.find_under(*root, segs, budget),
             Reference::Nowhere => Ok(None),
         }
     }
 
-    pub(super) fn find_under(&self, root: Root, segs: &[Seg]) -> Found<'a> {
+    pub(super) fn find_under(&self, root: Root, segs: &[Seg], budget: &mut Budget) -> Found<'a> {
+        let names: usize = segs.iter().filter_map(Seg::key).map(str::len).sum();
+        budget.step(1 + segs.len() as u64)?;
+        budget.step_text(names)?;
         match root {
             Root::Entry | Root::In if segs.is_empty() => {
-                Ok(Some(Cow::Owned(payload::whole_merged(self.entry))))
+                let whole = payload::whole_merged(self.entry, budget)?;
+                Ok(Some(Cow::Owned(whole)))
             }
             Root::Entry | Root::In => borrowed(payload::merged(self.entry, segs)),
             Root::Prev => borrowed(walk(self.prev, segs)),
-            Root::Node => self.node(segs),
-            Root::State => self.state(segs),
-            Root::Vars => self.var(segs),
+            Root::Node => self.node(segs, budget),
+            Root::State => self.state(segs, budget),
+            Root::Vars => self.var(segs, budget),
             Root::Now => owned(self.now(), segs),
-            Root::Env => self.env(segs),
+            Root::Env => self.env(segs, budget),
             Root::Input | Root::Result => match self.given {
                 Some(given) => borrowed(walk(given, segs)),
                 None => Ok(None),
@@ -70,45 +106,65 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn everything(&self) -> Value {
-        let of_root = |root: Root| {
-            let value = self.find_under(root, &[]).ok().flatten();
-            (
-                root.name().to_owned(),
-                value.map_or(Value::Null, Cow::into_owned),
-            )
-        };
+    fn everything(&self, budget: &mut Budget) -> Result<Value, Excess> {
         let given = [Root::Input, Root::Result].into_iter();
         let given = given.filter(|_| self.given.is_some());
-        Value::Object(Root::ALL.into_iter().chain(given).map(of_root).collect())
+        let roots = Root::ALL.into_iter().chain(given);
+        let of_root = |root: Root| {
+            let value = self.whole(root, budget)?;
+            Ok((root.name().to_owned(), value.unwrap_or_default()))
+        };
+        roots
+            .map(of_root)
+            .collect::<Result<_, _>>()
+            .map(Value::Object)
+    }
+
+    /// A copy of all that is under a root.
+    fn whole(&self, root: Root, budget: &mut Budget) -> Result<Option<Value>, Excess> {
+        match self.find_under(root, &[], budget) {
+            Ok(Some(found)) => copied(found, budget).map(Some),
+            Ok(None) => Ok(None),
+            Err(unfound) => unfound.or_nothing(),
+        }
     }
 
     /// The data for a template that is run as a whole: only what it may look at, in its place.
-    pub(super) fn extract(&self, uses: &Uses) -> Value {
+    pub(super) fn extract(&self, uses: &Uses, budget: &mut Budget) -> Result<Value, Excess> {
         if uses.everything {
-            return self.everything();
+            return self.everything(budget);
         }
         let mut data = Map::new();
+        let mut whole: Option<Root> = None;
         for (root, keys) in &uses.places {
+            if whole == Some(*root) {
+                continue;
+            }
+            budget.step(8)?;
             let names = std::iter::once(root.name()).chain(keys.iter().map(|key| &**key));
-            let (keys, found) = match self.find(&Reference::from_names(names)) {
-                Ok(found) => (keys.as_slice(), found),
+            let (keys, found) = match self.find(&Reference::from_names(names), budget) {
+                Ok(Some(found)) => (keys.as_slice(), Some(copied(found, budget)?)),
+                Ok(None) => continue,
                 // The template may fail on this one, if it gets there: it needs what is really there.
-                Err(NameInArray(_)) => (&[][..], self.find_under(*root, &[]).ok().flatten()),
+                Err(Unfound::Name(_)) => {
+                    whole = Some(*root);
+                    (&[][..], self.whole(*root, budget)?)
+                }
+                Err(Unfound::Excess(excess)) => return Err(excess),
             };
             if let Some(found) = found {
-                graft(&mut data, *root, keys, found.into_owned());
+                graft(&mut data, *root, keys, found);
             }
         }
-        Value::Object(data)
+        Ok(Value::Object(data))
     }
 
-    fn node(&self, segs: &[Seg]) -> Found<'a> {
+    fn node(&self, segs: &[Seg], budget: &mut Budget) -> Found<'a> {
         let [first, rest @ ..] = segs else {
-            let views = self.outputs.iter();
-            let all = views
-                .map(|(id, output)| (id.to_string(), view(&output.payload)))
-                .collect();
+            let mut all = Map::new();
+            for (id, output) in self.outputs {
+                all.insert(id.to_string(), view(&output.payload, budget)?);
+            }
             return Ok(Some(Cow::Owned(Value::Object(all))));
         };
         let Some(output) = first.key().and_then(|id| self.outputs.get(id)) else {
@@ -119,24 +175,28 @@ impl<'a> Scope<'a> {
             return borrowed(walk(payload, rest));
         };
         match rest {
-            [] => Ok(Some(Cow::Owned(view(payload)))),
+            [] => Ok(Some(Cow::Owned(view(payload, budget)?))),
             [data, rest @ ..] if data.key() == Some("data") => {
-                borrowed(walk(View::of(payload).data(), rest))
+                let view = View::of(payload, budget)?;
+                borrowed(walk(view.data(), rest))
             }
             [errors, rest @ ..] if errors.key() == Some("errors") => {
-                owned(View::of(payload).errors(), rest)
+                let view = View::of(payload, budget)?;
+                owned(view.errors(), rest)
             }
             rest => borrowed(walk(payload, rest)),
         }
     }
 
-    fn state(&self, segs: &[Seg]) -> Found<'a> {
+    fn state(&self, segs: &[Seg], budget: &mut Budget) -> Found<'a> {
         let [first, rest @ ..] = segs else {
-            let nodes = self.state_nodes(&[])?.map_or(Value::Null, Cow::into_owned);
+            let nodes = self.state_nodes(&[], budget)?;
+            budget.take_value(self.entry)?;
+            budget.take_value(self.input)?;
             return Ok(Some(Cow::Owned(json!({
                 "entry": self.entry,
                 "input": self.input,
-                "nodes": nodes,
+                "nodes": nodes.map_or(Value::Null, Cow::into_owned),
                 "redirect_count": self.jumps,
                 "park_turns": {},
                 "pending_agent_await": [],
@@ -145,7 +205,7 @@ impl<'a> Scope<'a> {
         match first.key() {
             Some("entry") => borrowed(walk(self.entry, rest)),
             Some("input") => borrowed(walk(self.input, rest)),
-            Some("nodes") => self.state_nodes(rest),
+            Some("nodes") => self.state_nodes(rest, budget),
             Some("redirect_count") => owned(json!(self.jumps), rest),
             Some("park_turns") => owned(json!({}), rest),
             Some("pending_agent_await") => owned(json!([]), rest),
@@ -153,27 +213,44 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn state_nodes(&self, segs: &[Seg]) -> Found<'a> {
-        let shown = |output: &Output| json!({"ok": !output.is_failed(), "payload": *output.payload, "meta": output.meta()});
+    fn state_nodes(&self, segs: &[Seg], budget: &mut Budget) -> Found<'a> {
+        let mut shown = |output: &Output| {
+            budget.take_value(&output.payload)?;
+            budget.take_value(output.meta())?;
+            Ok::<_, Excess>(
+                json!({"ok": !output.is_failed(), "payload": *output.payload, "meta": output.meta()}),
+            )
+        };
         let [first, rest @ ..] = segs else {
-            let shown = |(id, output): (&Arc<str>, &Output)| (id.to_string(), shown(output));
-            let all = self.outputs.iter().map(shown).collect();
+            let mut all = Map::new();
+            for (id, output) in self.outputs {
+                all.insert(id.to_string(), shown(output)?);
+            }
             return Ok(Some(Cow::Owned(Value::Object(all))));
         };
         let Some(output) = first.key().and_then(|id| self.outputs.get(id)) else {
             return Ok(None);
         };
-        match rest {
-            [payload, rest @ ..] if payload.key() == Some("payload") => {
-                borrowed(walk(&output.payload, rest))
-            }
-            rest => owned(shown(output), rest),
+        let Some((field, rest)) = rest.split_first() else {
+            return Ok(Some(Cow::Owned(shown(output)?)));
+        };
+        match field.key() {
+            Some("payload") => borrowed(walk(&output.payload, rest)),
+            Some("meta") => borrowed(walk(output.meta(), rest)),
+            Some("ok") => owned(json!(!output.is_failed()), rest),
+            _ => Ok(None),
         }
     }
 
-    fn var(&self, segs: &[Seg]) -> Found<'a> {
+    fn var(&self, segs: &[Seg], budget: &mut Budget) -> Found<'a> {
         match segs {
-            [] => Ok(Some(Cow::Owned(Value::Object(self.vars.clone())))),
+            [] => {
+                for (name, value) in self.vars {
+                    budget.take(name.len())?;
+                    budget.take_value(value)?;
+                }
+                Ok(Some(Cow::Owned(Value::Object(self.vars.clone()))))
+            }
             [first, rest @ ..] => match first.key().and_then(|name| self.vars.get(name)) {
                 Some(value) => borrowed(walk(value, rest)),
                 None => Ok(None),
@@ -181,10 +258,14 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn env(&self, segs: &[Seg]) -> Found<'a> {
+    fn env(&self, segs: &[Seg], budget: &mut Budget) -> Found<'a> {
         let text = |value: &String| Value::String(value.clone());
         match segs {
             [] => {
+                for (name, value) in self.env {
+                    budget.step(1)?;
+                    budget.take(name.len() + value.len())?;
+                }
                 let all = self
                     .env
                     .iter()
@@ -192,7 +273,10 @@ impl<'a> Scope<'a> {
                 Ok(Some(Cow::Owned(Value::Object(all.collect()))))
             }
             [first, rest @ ..] => match first.key().and_then(|name| self.env.get(name)) {
-                Some(value) => owned(text(value), rest),
+                Some(value) => {
+                    budget.take(value.len())?;
+                    owned(text(value), rest)
+                }
                 None => Ok(None),
             },
         }
@@ -214,25 +298,35 @@ impl<'a> Scope<'a> {
 }
 
 /// An output as `node.<id>` shows it: with `data` and `errors` beside an object's own fields.
-fn view(output: &Value) -> Value {
+fn view(output: &Value, budget: &mut Budget) -> Result<Value, Excess> {
+    budget.take_value(output)?;
     let mut shown = output.clone();
     if let Value::Object(fields) = &mut shown {
-        let view = View::of(output);
+        let view = View::of(output, budget)?;
+        budget.take_value(view.data())?;
         fields.insert("data".to_owned(), view.data().clone());
         fields.insert("errors".to_owned(), view.errors());
     }
-    shown
+    Ok(shown)
+}
+
+/// The value itself. What has been made is charged for already.
+pub(super) fn copied(found: Cow<'_, Value>, budget: &mut Budget) -> Result<Value, Excess> {
+    if let Cow::Borrowed(value) = found {
+        budget.take_value(value)?;
+    }
+    Ok(found.into_owned())
 }
 
 fn borrowed<'a>(found: Result<Option<&'a Value>, NameInArray>) -> Found<'a> {
-    found.map(|found| found.map(Cow::Borrowed))
+    Ok(found?.map(Cow::Borrowed))
 }
 
 fn owned<'a>(made: Value, segs: &[Seg]) -> Found<'a> {
     if segs.is_empty() {
         return Ok(Some(Cow::Owned(made)));
     }
-    walk(&made, segs).map(|found| found.cloned().map(Cow::Owned))
+    Ok(walk(&made, segs)?.cloned().map(Cow::Owned))
 }
 
 /// Puts a value into its place under a root, making the objects on the way.

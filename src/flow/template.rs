@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::budget::{Budget, Excess};
 use super::findings::Findings;
 use super::mustache::{Mustache, Unrenderable};
 use super::path::{Reference, Root};
-use super::room::{Excess, Room};
-use super::scope::Scope;
+use super::scope::{Scope, Unfound, copied};
 
 /// A template that could not be rendered.
 #[derive(Debug)]
@@ -73,37 +73,55 @@ pub(super) enum Mapping {
 impl Mapping {
     /// Compiles a mapping. What is wrong with it is added to the findings.
     pub(super) fn compile(source: &Value, pointers: Pointers, findings: &mut Findings) -> Self {
-        let compiled = match source {
-            Value::String(text) => return Self::compile_text(text, pointers, findings),
+        match source {
+            Value::String(text) => Self::compile_text(text, pointers, findings),
             Value::Array(items) => {
                 let items = items
                     .iter()
                     .map(|item| Self::compile(item, pointers, findings));
-                Self::Array(items.collect())
+                Self::of_items(items.collect())
             }
             Value::Object(fields) => {
                 let field = |(name, value): (&String, &Value)| {
                     (name.clone(), Self::compile(value, pointers, findings))
                 };
-                Self::Object(fields.iter().map(field).collect())
+                Self::of_fields(fields.iter().map(field).collect())
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {
-                return Self::Constant(source.clone());
-            }
-        };
-        if compiled.is_constant() {
-            Self::Constant(source.clone())
-        } else {
-            compiled
+            Value::Null | Value::Bool(_) | Value::Number(_) => Self::Constant(source.clone()),
         }
     }
 
+    /// An array, which is a constant if all its items are.
+    fn of_items(items: Vec<Self>) -> Self {
+        if !items.iter().all(Self::is_constant) {
+            return Self::Array(items);
+        }
+        let values = items.into_iter().filter_map(Self::into_constant);
+        Self::Constant(Value::Array(values.collect()))
+    }
+
+    /// An object, which is a constant if all its values are.
+    fn of_fields(fields: Vec<(String, Self)>) -> Self {
+        if !fields.iter().all(|(_, value)| value.is_constant()) {
+            return Self::Object(fields);
+        }
+        let values = fields.into_iter();
+        let values = values.filter_map(|(name, value)| Some((name, value.into_constant()?)));
+        Self::Constant(Value::Object(values.collect()))
+    }
+
     fn is_constant(&self) -> bool {
+        matches!(self, Self::Constant(_))
+    }
+
+    fn into_constant(self) -> Option<Value> {
         match self {
-            Self::Constant(_) => true,
-            Self::One(..) | Self::Pointer(..) | Self::Text(..) => false,
-            Self::Array(items) => items.iter().all(Self::is_constant),
-            Self::Object(fields) => fields.iter().all(|(_, value)| value.is_constant()),
+            Self::Constant(value) => Some(value),
+            Self::One(..)
+            | Self::Pointer(..)
+            | Self::Text(..)
+            | Self::Array(_)
+            | Self::Object(_) => None,
         }
     }
 
@@ -160,45 +178,51 @@ impl Mapping {
     pub(super) fn render(
         &self,
         scope: &Scope<'_>,
-        room: &mut Room,
+        budget: &mut Budget,
     ) -> Result<Value, RenderFailure> {
         let failed = |template: &str, cause| RenderFailure {
             template: excerpt(template),
             cause,
         };
         match self {
-            Self::Constant(value) => match room.take_value(value) {
+            Self::Constant(value) => match budget.take_value(value) {
                 Ok(()) => Ok(value.clone()),
-                Err(excess) => Err(failed(&value.to_string(), excess.into())),
+                Err(excess) => Err(failed(value.as_str().unwrap_or("…"), excess.into())),
             },
             Self::One(reference, source) => {
-                let found = scope.find(reference).unwrap_or_default();
+                let found = scope.find(reference, budget);
+                let found = found.or_else(Unfound::or_nothing);
                 let missing = || {
                     tracing::debug!(template = %source, "nothing is there: rendered as an empty text");
                     Cow::Owned(Value::String(String::new()))
                 };
-                owned(found.unwrap_or_else(missing), room).map_err(|cause| failed(source, cause))
+                found
+                    .and_then(|found| copied(found.unwrap_or_else(missing), budget))
+                    .map_err(|excess| failed(source, excess.into()))
             }
             Self::Pointer(reference, source) => {
                 let missing = || Unrenderable::Reason("nothing is there".to_owned());
-                let found = scope.find(reference).map_err(Unrenderable::from);
+                let found = scope.find(reference, budget).map_err(Unrenderable::from);
                 let found = found.and_then(|found| found.ok_or_else(missing));
                 found
-                    .and_then(|found| owned(found, room))
+                    .and_then(|found| Ok(copied(found, budget)?))
                     .map_err(|cause| failed(source, cause))
             }
             Self::Text(mustache, source) => {
-                let text = mustache.render(scope, room);
+                let text = mustache.render(scope, budget);
                 text.map(Value::String)
                     .map_err(|cause| failed(source, cause))
             }
-            Self::Array(items) => room.inside(|room| {
-                let items = items.iter().map(|item| item.render(scope, room));
+            Self::Array(items) => budget.inside(|budget| {
+                let items = items.iter().map(|item| item.render(scope, budget));
                 items.collect::<Result<_, _>>().map(Value::Array)
             }),
-            Self::Object(fields) => room.inside(|room| {
+            Self::Object(fields) => budget.inside(|budget| {
                 let field = |(name, value): &(String, Self)| {
-                    value.render(scope, room).map(|value| (name.clone(), value))
+                    budget.step_text(name.len())?;
+                    value
+                        .render(scope, budget)
+                        .map(|value| (name.clone(), value))
                 };
                 fields
                     .iter()
@@ -208,11 +232,6 @@ impl Mapping {
             }),
         }
     }
-}
-
-fn owned(found: Cow<'_, Value>, room: &mut Room) -> Result<Value, Unrenderable> {
-    room.take_value(&found)?;
-    Ok(found.into_owned())
 }
 
 /// The inside of a text that is one mustache and nothing else, and no block, comment or partial.
@@ -226,7 +245,7 @@ fn single_expression(text: &str) -> Option<&str> {
 }
 
 /// As much of a template as a message should show.
-fn excerpt(template: &str) -> String {
+pub(super) fn excerpt(template: &str) -> String {
     const SHOWN: usize = 80;
     match template.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}…", &template[..at]),

@@ -1,15 +1,13 @@
 //! A node while it runs: what it sees, and what it may change right away.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
+use super::budget::{Budget, Excess};
 use super::error::{FlowError, Place, Refusal};
 use super::graph::{FlowIx, NodeIx, Program};
 use super::memory::Memory;
 use super::mustache::Unrenderable;
 use super::output::Failure;
-use super::room::Room;
 use super::scope::Scope;
 use super::template::Mapping;
 use crate::model::FlowId;
@@ -19,8 +17,8 @@ pub(super) struct Visit<'a> {
     pub(super) program: &'a Program,
     pub(super) at: (FlowIx, NodeIx),
     pub(super) scope: Scope<'a>,
-    pub(super) room: &'a mut Room,
-    pub(super) memory: &'a mut Memory,
+    pub(super) budget: &'a mut Budget,
+    pub(super) memory: &'a Memory,
 }
 
 impl Visit<'_> {
@@ -44,7 +42,7 @@ impl Visit<'_> {
     }
 
     fn render_in(&mut self, scope: &Scope<'_>, mapping: &Mapping) -> Result<Value, FlowError> {
-        mapping.render(scope, self.room).map_err(|failure| {
+        mapping.render(scope, self.budget).map_err(|failure| {
             let (place, template) = (self.place(), failure.template);
             match failure.cause {
                 Unrenderable::Reason(reason) => FlowError::Template {
@@ -52,13 +50,8 @@ impl Visit<'_> {
                     template,
                     reason,
                 },
-                Unrenderable::TooMuch => {
-                    let limit = self.program.limits.rendered_bytes;
-                    FlowError::RenderedLimit {
-                        place,
-                        template,
-                        limit,
-                    }
+                Unrenderable::TooMuch(excess) => {
+                    FlowError::of_excess(place, &template, excess, self.program.limits)
                 }
             }
         })
@@ -91,17 +84,18 @@ impl Visit<'_> {
     }
 
     /// The state under a key of the running flow, if the turn knows it.
-    pub(super) fn remembered(&self, key: &str) -> Option<Option<Arc<Value>>> {
-        self.memory.recall(self.at.0, key).cloned()
+    pub(super) fn remembered(&mut self, key: &str) -> Result<Option<Option<Value>>, FlowError> {
+        let known = self.memory.recall(self.at.0, key);
+        if let Some(Some(value)) = known {
+            let walked = self.budget.walk(value);
+            walked.map_err(|excess| self.stopped(excess))?;
+        }
+        Ok(known.map(|value| value.as_deref().cloned()))
     }
 
-    /// Writes state under a key of the running flow.
-    pub(super) fn remember(&mut self, key: &str, value: Option<Value>) -> Result<(), FlowError> {
-        let written = self.memory.write(self.at.0, key, value);
-        written.map_err(|excess| FlowError::StateLimit {
-            place: self.place(),
-            excess,
-        })
+    /// The node takes or produces too much, outside of its templates.
+    pub(super) fn stopped(&self, excess: Excess) -> FlowError {
+        FlowError::of_excess(self.place(), "", excess, self.program.limits)
     }
 
     /// The node cannot work with what its mapping rendered to.

@@ -143,6 +143,10 @@ pub struct Limits {
     pub call_depth: NonZeroU32,
     /// What the templates of one turn may produce in all, in bytes.
     pub rendered_bytes: NonZeroUsize,
+    /// Steps that one node may take.
+    pub steps_per_node: NonZeroU64,
+    /// Steps that one turn may take.
+    pub steps_per_turn: NonZeroU64,
     /// The most memory of messages, turns and components together.
     pub memory: MemoryLimit,
     /// Replies that one turn may send.
@@ -240,6 +244,8 @@ impl Default for Limits {
             jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
             call_depth: const { NonZeroU32::new(16).unwrap() },
             rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+            steps_per_node: const { NonZeroU64::new(1_000_000).unwrap() },
+            steps_per_turn: const { NonZeroU64::new(10_000_000).unwrap() },
             memory: MemoryLimit::Auto,
             replies_per_turn: const { NonZeroU32::new(100).unwrap() },
             state_keys: const { NonZeroU32::new(256).unwrap() },

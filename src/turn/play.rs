@@ -11,7 +11,9 @@ use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::state_reads::{Foreseen, StateReads};
 use super::{Applied, Attempt};
-use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
+use crate::flow::{
+    self, Ask, Context, Effects, Event, FlowError, Run, RunMonitor, StateWrite, Step, Wait,
+};
 use crate::model::{Activity, FlowId, Outbound, PackId};
 use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, Taken, TurnStore};
 use crate::registry::{BoundPack, Entry, EntryError, Registry};
@@ -202,14 +204,21 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         state: &mut StateReads,
     ) -> Result<(Option<Wait>, Effects), TurnError> {
         let mut run = Box::new(run);
+        let monitor = RunMonitor::default();
         let mut event = Event::Activity(Arc::clone(&self.activity.payload));
         loop {
             let context = Context {
                 program: &pack.program,
                 env: &pack.grants.env,
                 now: self.turns.clock.now(),
+                slice: u64::MAX,
+                monitor: &monitor,
             };
-            match flow::advance(&context, run, event)? {
+            match flow::advance(&context, run, event).map_err(|error| self.stopped(error))? {
+                Step::Paused(paused) => {
+                    run = paused;
+                    event = Event::Continue;
+                }
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
@@ -235,6 +244,16 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     };
                 }
             }
+        }
+    }
+
+    /// A run is asked to stop when it has taken its time.
+    fn stopped(&self, error: FlowError) -> TurnError {
+        let limit = self.turns.config.turn_timeout;
+        if matches!(error, FlowError::Interrupted { .. }) {
+            TurnError::TimedOut { limit }
+        } else {
+            error.into()
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{
-    Ask, Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step,
-    advance,
+    Ask, Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, RunMonitor, Snapshot,
+    Step, advance,
 };
 use greentic_worker::model::{FlowId, Invocation, StateLimits, is_too_deep};
 use proptest::prelude::*;
@@ -26,6 +26,8 @@ const LIMITS: Limits = Limits {
         bytes: 200_000,
         key_bytes: 20_000,
     },
+    steps_per_node: 20_000,
+    steps_per_turn: 100_000,
 };
 
 /// Texts of templates: good ones, near misses and nonsense.
@@ -189,11 +191,17 @@ fn turn(
         program,
         env: &env,
         now: OffsetDateTime::UNIX_EPOCH,
+        slice: u64::MAX,
+        monitor: &RunMonitor::default(),
     };
     let (mut run, mut event) = (Box::new(run), Event::Activity(Arc::new(payload)));
     for asked in 0.. {
         assert!(asked <= LIMITS.nodes, "it asks for ever");
         match advance(&cx, run, event)? {
+            Step::Paused(paused) => {
+                run = paused;
+                event = Event::Continue;
+            }
             Step::Suspended(wait, effects) => return Ok((Some(wait.snapshot), effects)),
             Step::Finished(effects) => return Ok((None, effects)),
             Step::Ask(asking, Ask::State { .. }) => {

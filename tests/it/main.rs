@@ -8,6 +8,7 @@
 )]
 
 mod bounded_memory;
+mod bounded_steps;
 mod bounds;
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 #[path = "../support/components.rs"]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::findings::Findings;
 use super::nodes::name_of;
 use super::routing::Routing;
-use crate::model::FlowId;
+use crate::model::{FlowId, NodeId};
 
 /// The flows of a pack, to be drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ fn draw(entry: &PackFlowEntry, flows: &[PackFlowEntry]) -> Drawn {
         .entrypoints
         .get("default")
         .and_then(Value::as_str);
-    let position = |name: &str| nodes.keys().position(|id| id.as_str() == name);
+    let position = |name: &str| nodes.get_index_of(&NodeId::new(name).ok()?);
     let mut edges = Vec::new();
     for (from, node) in nodes.values().enumerate() {
         let mut add = |to: End, label: String| edges.push(Edge { from, to, label });

@@ -1,14 +1,19 @@
 //! Conditions of routes: comparisons `path OP text`, joined with `and`, `or`, `not` and brackets.
 
 mod parse;
+mod work;
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
+use work::LOWER_CASE_COST;
+pub(in crate::flow) use work::Work;
+
+use crate::flow::budget::{Budget, Excess};
 use crate::flow::path::{Reference, Root, Seg, Uses, walk};
 use crate::flow::payload;
-use crate::flow::scope::Scope;
+use crate::flow::scope::{Scope, Unfound};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
@@ -71,16 +76,30 @@ pub(in crate::flow) struct Sight<'a> {
     pub(in crate::flow) event: &'a str,
 }
 
+/// How much dearer a byte is to read as part of a number.
+const NUMBER_COST: usize = 8;
+
 impl Condition {
     /// Whether it holds.
-    pub(in crate::flow) fn holds(&self, sight: &Sight<'_>) -> bool {
-        match self {
-            Self::Compare(comparison) => comparison.holds(sight),
-            Self::All(parts) => parts.iter().all(|part| part.holds(sight)),
-            Self::Any(parts) => parts.iter().any(|part| part.holds(sight)),
-            Self::Not(inner) => !inner.holds(sight),
-            Self::Never => false,
+    pub(in crate::flow) fn holds(
+        &self,
+        sight: &Sight<'_>,
+        work: &mut Work<'_>,
+    ) -> Result<bool, Excess> {
+        work.budget.step(1)?;
+        let (parts, decisive) = match self {
+            Self::Compare(comparison) => return comparison.holds(sight, work),
+            Self::Not(inner) => return Ok(!inner.holds(sight, work)?),
+            Self::Never => return Ok(false),
+            Self::All(parts) => (parts, false),
+            Self::Any(parts) => (parts, true),
+        };
+        for part in parts {
+            if part.holds(sight, work)? == decisive {
+                return Ok(decisive);
+            }
         }
+        Ok(!decisive)
     }
 
     /// All comparisons in it.
@@ -170,51 +189,81 @@ impl Comparison {
         }
     }
 
-    fn holds(&self, sight: &Sight<'_>) -> bool {
-        let Some(found) = self.find(sight) else {
-            return self.op == Op::Unequal;
+    fn holds(&self, sight: &Sight<'_>, work: &mut Work<'_>) -> Result<bool, Excess> {
+        let found = work.budget.unproductive(|budget| self.find(sight, budget));
+        let Some(found) = found? else {
+            return Ok(self.op == Op::Unequal);
         };
-        let found = as_text(&found);
+        if self.op == Op::Contains
+            && let Cow::Borrowed(Value::String(text)) = &found
+        {
+            return work.contains(text, &self.text);
+        }
+        let found = as_text(&found, work.budget)?;
+        let compared = match self.op {
+            Op::Equal | Op::Unequal => found.len().min(self.text.len()),
+            Op::AtLeast | Op::AtMost | Op::Greater | Op::Less => NUMBER_COST * found.len(),
+            Op::Contains => found.len(),
+        };
+        work.budget.step_text(compared)?;
         let ordered = |holds: fn(f64, f64) -> bool| {
             let found = found.trim().parse::<f64>().ok();
             found
                 .zip(self.number)
                 .is_some_and(|(found, number)| holds(found, number))
         };
-        match self.op {
+        Ok(match self.op {
             Op::Equal => found.eq_ignore_ascii_case(&self.text),
             Op::Unequal => !found.eq_ignore_ascii_case(&self.text),
             Op::AtLeast => ordered(|found, number| found >= number),
             Op::AtMost => ordered(|found, number| found <= number),
             Op::Greater => ordered(|found, number| found > number),
             Op::Less => ordered(|found, number| found < number),
-            Op::Contains => found.to_lowercase().contains(&self.text),
-        }
+            Op::Contains => {
+                work.budget.step_text(LOWER_CASE_COST * found.len())?;
+                found.to_lowercase().contains(&self.text)
+            }
+        })
     }
 
-    fn find<'a>(&self, sight: &Sight<'a>) -> Option<Cow<'a, Value>> {
+    fn find<'a>(
+        &self,
+        sight: &Sight<'a>,
+        budget: &mut Budget,
+    ) -> Result<Option<Cow<'a, Value>>, Excess> {
+        budget.step(1 + self.rest.len() as u64)?;
+        budget.step_text(self.path.len())?;
         let rest = self.rest.as_slice();
-        match self.head {
-            Head::Response => response(sight.scope.entry, rest).map(Cow::Borrowed),
-            Head::Event => rest
-                .is_empty()
-                .then(|| Cow::Owned(Value::String(sight.event.to_owned()))),
-            Head::Reserved(Root::Node) => sight.scope.find_under(Root::Node, rest).ok().flatten(),
-            Head::Reserved(_) if rest.is_empty() => {
-                Some(Cow::Owned(payload::whole_aliased(sight.scope.entry)))
+        let below = |root: Root, budget: &mut Budget| {
+            let found = sight.scope.find_under(root, rest, budget);
+            found.or_else(Unfound::or_nothing)
+        };
+        let found = match self.head {
+            Head::Response => response(sight.scope.entry, rest),
+            Head::Event => {
+                budget.step_text(sight.event.len())?;
+                let event = || Cow::Owned(Value::String(sight.event.to_owned()));
+                return Ok(rest.is_empty().then(event));
             }
-            Head::Reserved(_) => payload::aliased(sight.scope.entry, rest)
-                .ok()
-                .flatten()
-                .map(Cow::Borrowed),
+            Head::Reserved(Root::Node) => return below(Root::Node, budget),
+            Head::Reserved(_) if rest.is_empty() => {
+                let whole = payload::whole_aliased(sight.scope.entry, budget)?;
+                return Ok(Some(Cow::Owned(whole)));
+            }
+            Head::Reserved(_) => payload::aliased(sight.scope.entry, rest).ok().flatten(),
             Head::OwnOr(root) => {
                 let first = self.path.split('.').next().unwrap_or_default();
-                match sight.output.as_object().and_then(|own| own.get(first)) {
-                    Some(own) => walk(own, rest).ok().flatten().map(Cow::Borrowed),
-                    None => sight.scope.find_under(root?, rest).ok().flatten(),
+                match (
+                    sight.output.as_object().and_then(|own| own.get(first)),
+                    root,
+                ) {
+                    (Some(own), _) => walk(own, rest).ok().flatten(),
+                    (None, Some(root)) => return below(root, budget),
+                    (None, None) => None,
                 }
             }
-        }
+        };
+        Ok(found.map(Cow::Borrowed))
     }
 }
 
@@ -228,10 +277,14 @@ fn response<'a>(entry: &'a Value, rest: &[Seg]) -> Option<&'a Value> {
     walk(text.or_else(of_metadata)?, below).ok().flatten()
 }
 
-fn as_text(value: &Value) -> Cow<'_, str> {
-    value
-        .as_str()
-        .map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed)
+fn as_text<'v>(value: &'v Value, budget: &mut Budget) -> Result<Cow<'v, str>, Excess> {
+    match value.as_str() {
+        Some(text) => Ok(Cow::Borrowed(text)),
+        None => {
+            budget.walk(value)?;
+            Ok(Cow::Owned(value.to_string()))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,10 @@ fn check(condition: &str, expected: Result<bool, &str>) {
         output: &output,
         event: "on_success",
     };
-    let found = Condition::compile(condition).map(|condition| condition.holds(&sight));
+    let mut budget = Budget::default();
+    let mut work = Work::new(&mut budget);
+    let holds = |condition: Condition| condition.holds(&sight, &mut work).unwrap();
+    let found = Condition::compile(condition).map(holds);
     assert_eq!(found, expected.map_err(str::to_owned), "{condition}");
 }
 
@@ -117,4 +120,64 @@ fn what_cannot_be_read() {
     );
     let deep = format!("{}n == 1", "(".repeat(1_000));
     check(&deep, Err("it nests deeper than 64 levels"));
+}
+
+#[test]
+fn a_condition_is_refused_that_is_longer_than_anybody_writes() {
+    let longest = format!("n == 10 or text == {}", "x".repeat(4096 - 19));
+    check(&longest, Ok(true));
+    check(
+        &format!("{longest}x"),
+        Err("it has 4097 bytes, and a condition may have 4096"),
+    );
+}
+
+#[test]
+fn one_text_is_lowered_once_for_all_routes() {
+    let text = Value::String("Red and Blue ".repeat(5_000));
+    let conditions = (0..400).map(|n| format!("text contains route{n}"));
+    let conditions: Vec<_> = conditions
+        .map(|source| Condition::compile(&source).unwrap())
+        .collect();
+    let output = json!({ "text": text });
+    let steps = |conditions: &[Condition]| {
+        let monitor = crate::flow::RunMonitor::default();
+        let mut budget = Budget::new(
+            crate::flow::Limits {
+                steps_per_node: u64::MAX,
+                steps_per_turn: u64::MAX,
+                ..Default::default()
+            },
+            &monitor,
+        );
+        let mut work = Work::new(&mut budget);
+        let (outputs, vars, env) = (Outputs::new(), Map::new(), BTreeMap::new());
+        let scope = Scope {
+            entry: &output,
+            input: &output,
+            prev: &output,
+            outputs: &outputs,
+            vars: &vars,
+            jumps: 0,
+            env: &env,
+            now: datetime!(2026-09-09 10:00 UTC),
+            given: None,
+        };
+        let sight = Sight {
+            scope: &scope,
+            output: &output,
+            event: "on_success",
+        };
+        for condition in conditions {
+            assert!(!condition.holds(&sight, &mut work).unwrap());
+        }
+        budget.report();
+        monitor.steps()
+    };
+    let (one, all) = (steps(&conditions[..1]), steps(&conditions));
+    assert!(all < 100 * one, "{one} for one, {all} for 400");
+    assert!(
+        all > 50 * one,
+        "what is searched is charged for: {one}, {all}"
+    );
 }

@@ -1,30 +1,29 @@
 //! Templates of more than one path: text with paths in it, which is filled in here, and everything else that Handlebars
-//! knows, which is compiled once and run by it. A template is looked through when it is compiled, so that an unknown
-//! name is found then, and so that a run needs to copy only what the template may look at.
+//! knows. Handlebars reads them when the pack is loaded; what it has read is run here, so that all work is charged for. A
+//! template is looked through when it is compiled, so that an unknown name is found then, and so that a run needs to copy
+//! only what the template may look at.
 
+mod block;
+mod compare;
+mod helper;
+mod program;
+mod render;
 mod survey;
 
-use std::sync::LazyLock;
-
 use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
-use handlebars::{
-    Context, Handlebars, JsonRender, Output, Path, PathSeg, RenderContext, Renderable, Template,
-    TemplateError, TemplateErrorReason,
-};
-use serde_json::Value;
+use handlebars::{Path, PathSeg, Template, TemplateError, TemplateErrorReason};
 
+use program::Element;
 use survey::{MAX_NESTING, nesting, survey};
 
+use crate::flow::budget::{Budget, Excess, MAX_DEPTH};
 use crate::flow::path::{NameInArray, Reference, Uses};
-use crate::flow::room::{Excess, MAX_DEPTH, Room};
-use crate::flow::scope::Scope;
+use crate::flow::scope::{Scope, Unfound};
 
-/// The one set of helpers, Handlebars' own. Values go into texts as they are: what is written is no HTML.
-static HELPERS: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
-    let mut registry = Handlebars::new();
-    registry.register_escape_fn(handlebars::no_escape);
-    registry
-});
+/// Longer than any author writes. Handlebars' parser takes time by the product of length and mustaches.
+const MAX_BYTES: usize = 64 * 1024;
+/// More mustaches than any author writes.
+const MAX_MUSTACHES: usize = 500;
 
 /// A compiled template of more than one path.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ pub(in crate::flow) enum Mustache {
     /// Text with paths in it.
     Pieces(Vec<Piece>),
     /// Anything else, and what it may look at.
-    Handlebars(Box<Template>, Uses),
+    Elements(Vec<Element>, Uses),
 }
 
 /// A part of a text with paths in it.
@@ -49,17 +48,30 @@ pub(in crate::flow) enum Piece {
 pub(in crate::flow) enum Unrenderable {
     /// It asks for something that cannot be.
     Reason(String),
-    /// The turn's templates produce too much.
-    TooMuch,
+    /// It takes or produces too much.
+    TooMuch(Excess),
 }
 
 impl From<Excess> for Unrenderable {
     fn from(excess: Excess) -> Self {
         match excess {
-            Excess::Bytes => Self::TooMuch,
             Excess::Depth => {
                 Self::Reason(format!("its value nests deeper than {MAX_DEPTH} levels"))
             }
+            Excess::Bytes
+            | Excess::NodeSteps
+            | Excess::TurnSteps
+            | Excess::Slice
+            | Excess::Interrupt => Self::TooMuch(excess),
+        }
+    }
+}
+
+impl From<Unfound> for Unrenderable {
+    fn from(unfound: Unfound) -> Self {
+        match unfound {
+            Unfound::Name(name) => name.into(),
+            Unfound::Excess(excess) => excess.into(),
         }
     }
 }
@@ -75,21 +87,33 @@ impl From<NameInArray> for Unrenderable {
 impl Mustache {
     /// Compiles a template. The error says what is wrong with it.
     pub(in crate::flow) fn compile(source: &str) -> Result<Self, String> {
+        if source.len() > MAX_BYTES {
+            let bytes = source.len();
+            return Err(format!(
+                "it has {bytes} bytes, and a template may have {MAX_BYTES}"
+            ));
+        }
         if nesting(source) > MAX_NESTING {
             return Err(format!("it nests deeper than {MAX_NESTING} levels"));
+        }
+        let mustaches = source.matches("{{").count();
+        if mustaches > MAX_MUSTACHES {
+            return Err(format!(
+                "it has {mustaches} mustaches, and a template may have {MAX_MUSTACHES}"
+            ));
         }
         let template = Template::compile(source).map_err(|error| fault(&error))?;
         if let Some(pieces) = pieces(&template) {
             return Ok(Self::Pieces(pieces));
         }
-        let uses = survey(&template)?;
-        Ok(Self::Handlebars(Box::new(template), uses))
+        let elements = program::compile(&template)?;
+        Ok(Self::Elements(elements, survey(&template)))
     }
 
     /// What it may look at.
     pub(in crate::flow) fn uses(&self) -> Uses {
         match self {
-            Self::Handlebars(_, uses) => uses.clone(),
+            Self::Elements(_, uses) => uses.clone(),
             Self::Pieces(pieces) => {
                 let mut uses = Uses::default();
                 for piece in pieces {
@@ -106,65 +130,31 @@ impl Mustache {
     pub(in crate::flow) fn render(
         &self,
         scope: &Scope<'_>,
-        room: &mut Room,
+        budget: &mut Budget,
     ) -> Result<String, Unrenderable> {
         match self {
             Self::Pieces(pieces) => {
                 let mut text = String::new();
                 for piece in pieces {
                     match piece {
-                        Piece::Text(fixed) => text.push_str(fixed),
+                        Piece::Text(fixed) => {
+                            budget.take(fixed.len())?;
+                            text.push_str(fixed);
+                        }
                         Piece::Place(place) => {
-                            if let Some(value) = scope.find(place)? {
-                                room.take_value(&value)?;
-                                append(&mut text, &value);
+                            if let Some(value) = scope.find(place, budget)? {
+                                render::write(&mut text, &value, budget)?;
                             }
                         }
                     }
                 }
-                room.take(text.len())?;
                 Ok(text)
             }
-            Self::Handlebars(template, uses) => run(template, scope.extract(uses), room),
-        }
-    }
-}
-
-fn append(text: &mut String, value: &Value) {
-    match value.as_str() {
-        Some(value) => text.push_str(value),
-        None => text.push_str(&value.render()),
-    }
-}
-
-fn run(template: &Template, data: Value, room: &mut Room) -> Result<String, Unrenderable> {
-    struct Bounded<'r> {
-        text: String,
-        room: &'r mut Room,
-        excess: Option<Excess>,
-    }
-    impl Output for Bounded<'_> {
-        fn write(&mut self, piece: &str) -> std::io::Result<()> {
-            if let Err(excess) = self.room.take(piece.len()) {
-                self.excess = Some(excess);
-                return Err(std::io::ErrorKind::OutOfMemory.into());
+            Self::Elements(elements, uses) => {
+                let data = scope.extract(uses, budget)?;
+                render::render(elements, &data, budget)
             }
-            self.text.push_str(piece);
-            Ok(())
         }
-    }
-    room.take_value(&data)?;
-    let data = Context::from(data);
-    let mut output = Bounded {
-        text: String::new(),
-        room,
-        excess: None,
-    };
-    let rendered = template.render(&HELPERS, &data, &mut RenderContext::new(None), &mut output);
-    match (rendered, output.excess) {
-        (Ok(()), _) => Ok(output.text),
-        (Err(_), Some(excess)) => Err(excess.into()),
-        (Err(error), None) => Err(Unrenderable::Reason(error.reason().to_string())),
     }
 }
 

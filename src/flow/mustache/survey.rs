@@ -3,29 +3,24 @@
 use std::collections::HashMap;
 
 use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
-use handlebars::{Path, RenderErrorReason, Template};
-use serde_json::Value;
+use handlebars::{Path, Template};
 
-use super::{HELPERS, call_in, name_of};
+use super::{call_in, name_of};
 use crate::flow::path::{Reference, Uses};
 
 /// Deeper nesting than any author writes, and shallower than what a parser's stack takes.
 pub(super) const MAX_NESTING: usize = 64;
 
-/// Looks through a template: what it may look at, or what is wrong with it.
-pub(super) fn survey(template: &Template) -> Result<Uses, String> {
+/// Looks through a template for what it may look at.
+pub(super) fn survey(template: &Template) -> Uses {
     let mut survey = Survey::default();
     survey.template(template, false);
-    match survey.fault {
-        Some(fault) => Err(fault),
-        None => Ok(survey.uses.without_nested()),
-    }
+    survey.uses.without_nested()
 }
 
 #[derive(Default)]
 struct Survey {
     uses: Uses,
-    fault: Option<String>,
 }
 
 impl Survey {
@@ -39,19 +34,12 @@ impl Survey {
     fn element(&mut self, element: &TemplateElement, inside: bool) {
         if let Some(call) = call_in(element) {
             self.call(call, inside);
-        } else if !matches!(
-            element,
-            TemplateElement::RawString(_) | TemplateElement::Comment(_)
-        ) {
-            self.fault_once("partials and decorators are not supported".to_owned());
         }
     }
 
     fn call(&mut self, call: &HelperTemplate, inside: bool) {
         let is_call = call.block || !call.params.is_empty() || !call.hash.is_empty();
-        if is_call {
-            self.helper(&call.name);
-        } else {
+        if !is_call {
             self.parameter(&call.name, inside);
         }
         self.parameters(&call.params, &call.hash, inside);
@@ -98,48 +86,55 @@ impl Survey {
             }
         }
     }
-
-    fn helper(&mut self, name: &Parameter) {
-        let Some(name) = name.as_name() else {
-            return self.fault_once("a helper's name must be written out".to_owned());
-        };
-        let probe = HELPERS.render_template(&format!("{{{{{name} null}}}}"), &Value::Null);
-        if let Err(error) = probe
-            && matches!(error.reason(), RenderErrorReason::HelperNotFound(_))
-        {
-            self.fault_once(format!("there is no helper `{name}`"));
-        }
-    }
-
-    fn fault_once(&mut self, fault: String) {
-        self.fault.get_or_insert(fault);
-    }
 }
 
-/// How deep brackets and blocks may be nested in a source, at the most.
+/// How deep brackets and blocks may be nested in a source, at the most. Of a chain of `else if`, four count as one.
 pub(super) fn nesting(source: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     for byte in source.bytes() {
         match byte {
-            b'(' | b'[' => depth += 1,
-            b')' | b']' => depth = depth.saturating_sub(1),
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         deepest = deepest.max(depth);
     }
-    let (mut blocks, mut open) = (0_usize, 0);
-    for (at, _) in source.match_indices("{{") {
-        match source[at..]
-            .trim_start_matches(['{', '~', ' '])
-            .bytes()
-            .next()
-        {
-            Some(b'#') => open += 1,
-            Some(b'/') => open -= usize::from(open > 0),
+    deepest.max(blocks(source))
+}
+
+/// How deep blocks may be nested.
+fn blocks(source: &str) -> usize {
+    // The links of the chains of the blocks that are open, and of all of them.
+    let (mut open, mut links, mut deepest) = (Vec::<usize>::new(), 0, 0);
+    let bytes = source.as_bytes();
+    let mut opened = false;
+    for (at, pair) in bytes.windows(2).enumerate() {
+        opened |= pair == b"{{";
+        if !opened || matches!(pair[0], b'{' | b'~' | b' ' | b'\t' | b'\r' | b'\n') {
+            continue;
+        }
+        opened = false;
+        match pair[0] {
+            b'#' => open.push(0),
+            b'/' => links -= open.pop().unwrap_or(0),
+            _ if continues(&bytes[at..]) => {
+                if let Some(chain) = open.last_mut() {
+                    *chain += 1;
+                    links += 1;
+                }
+            }
             _ => {}
         }
-        blocks = blocks.max(open);
+        deepest = deepest.max(open.len() + links / 4);
     }
-    let braces = source.split(|c| c != '{').map(str::len).max().unwrap_or(0);
-    deepest.max(blocks).max(braces)
+    deepest
+}
+
+/// Whether a mustache that begins so is an `else` with a condition of its own.
+fn continues(mustache: &[u8]) -> bool {
+    let word = mustache.strip_prefix(b"else");
+    let after = word.or_else(|| mustache.strip_prefix(b"^"));
+    after.is_some_and(|after| {
+        !after.trim_ascii_start().starts_with(b"}") && !after.trim_ascii_start().starts_with(b"~")
+    })
 }

@@ -1,16 +1,29 @@
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use handlebars::Handlebars;
 
 use proptest::prelude::*;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use time::macros::datetime;
 
 use super::*;
 use crate::flow::scope::Outputs;
 
+/// Handlebars itself.
+static HANDLEBARS: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+    let mut registry = Handlebars::new();
+    registry.register_escape_fn(handlebars::no_escape);
+    registry
+});
+
 /// Hands a scope to a test, with something of every kind in it.
 fn with_scope<T>(test: impl FnOnce(&Scope<'_>) -> T) -> T {
-    let entry = json!({"text": "hi", "n": 4, "list": [1, {"a": "x"}], "metadata": {"f": "<&>"}});
-    let prev = json!({"rows": [{"id": 1}, {"id": 2}], "none": null, "flag": true});
+    let entry = json!({"text": "hi", "n": 4, "list": [1, {"a": "x"}], "metadata": {"f": "<&>"},
+        "zero": 0, "half": 4.5, "four": "4", "big": 18_446_744_073_709_551_615_u64, "minus": -1,
+        "nested": [[1, [2, null]], {"id": "in"}], "empty": [], "bare": {}, "helper": "len", "other": "and"});
+    let prev = json!({"rows": [{"id": 1, "list": ["p", "q"]}, {"id": 2}], "none": null, "flag": true,
+        "same": [1, {"a": "x"}], "o": {"k": [1], "id": {"id": 7}}});
     let node = json!({"text": "out", "list": [1, 2]});
     let outputs = Outputs::from([("a".into(), node.into())]);
     let Value::Object(vars) = json!({"v": {"deep": [1]}, "name": "Ada"}) else {
@@ -48,8 +61,18 @@ fn empty() -> Scope<'static> {
     }
 }
 
+/// Some hundred cases, or as many as `PROPTEST_CASES` says.
+fn cases() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig {
+        cases: usual.cases.max(300),
+        failure_persistence: None,
+        ..usual
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(cases())]
 
     /// Whatever the source: no panic, and what is rendered from the parts of the scope that the survey found is what
     /// Handlebars renders from all of it.
@@ -60,9 +83,9 @@ proptest! {
             return Ok(());
         };
         with_scope(|scope| {
-            let everything = scope.find(&Reference::Everything).ok().flatten().unwrap();
-            let expected = HELPERS.render_template(&source, &*everything).ok();
-            let found = mustache.render(scope, &mut Room::new(1 << 20)).ok();
+            let everything = scope.find(&Reference::Everything, &mut Budget::default()).ok().flatten().unwrap();
+            let expected = HANDLEBARS.render_template(&source, &*everything).ok();
+            let found = mustache.render(scope, &mut Budget::default()).ok();
             prop_assert_eq!(found, expected, "{}", source);
             Ok(())
         })?;
@@ -73,7 +96,7 @@ proptest! {
     fn no_source_makes_it_panic(parts in prop::collection::vec(shard(), 0..14)) {
         let source = parts.concat();
         if let Ok(mustache) = Mustache::compile(&source) {
-            let _ = with_scope(|scope| mustache.render(scope, &mut Room::new(1 << 20)).is_ok());
+            let _ = with_scope(|scope| mustache.render(scope, &mut Budget::default()).is_ok());
         }
     }
 }
@@ -118,7 +141,65 @@ fn path() -> impl Strategy<Value = &'static str> {
         "in/text",
         "entry.text",
         "unknown",
+        "in.zero",
+        "in.half",
+        "in.four",
+        "in.big",
+        "in.minus",
+        "in.nested",
+        "in.empty",
+        "in.bare",
+        "in.helper",
+        "prev.same",
+        "prev.o",
+        "list",
+        "this.list",
+        "./id",
+        ".",
+        "../id",
+        "../../id",
+        "../../../../this",
+        "id.id",
+        "id.[0]",
+        "pos",
+        "../pos",
+        "@index",
+        "@key",
+        "@first",
+        "@last",
+        "@../index",
+        "@../../key",
+        "@other",
     ])
+}
+
+fn value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => path().prop_map(str::to_owned),
+        1 => prop::sample::select(vec![
+            "1", "0", "-1", "4.5", "\"text\"", "\"4\"", "true", "null", "[1, {\"a\": \"x\"}]", "{\"id\": 1}", "\"\"",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        prop_oneof![
+            (test(), inner.clone(), inner.clone()).prop_map(|(t, a, b)| format!("({t} {a} {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("(lookup {a} {b})")),
+            inner.clone().prop_map(|a| format!("(not {a})")),
+            inner.clone().prop_map(|a| format!("(len {a})")),
+            inner.clone().prop_map(|a| format!("(if {a})")),
+            inner.clone().prop_map(|a| format!("(each {a})")),
+            inner.prop_map(|a| format!("(with {a} b=1)")),
+            Just("(and)".to_owned()),
+            Just("(raw)".to_owned()),
+            Just("(lookup)".to_owned()),
+            Just("(nothing)".to_owned()),
+        ]
+    })
+}
+
+fn test() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["eq", "ne", "gt", "gte", "lt", "lte", "and", "or"])
 }
 
 fn part() -> impl Strategy<Value = String> {
@@ -130,6 +211,29 @@ fn part() -> impl Strategy<Value = String> {
         path().prop_map(|p| format!("{{{{lookup (lookup {p} \"in\") \"n\"}}}}")),
         path().prop_map(|p| format!("{{{{len {p}}}}}")),
         path().prop_map(|p| format!("{{{{~{p}~}}}} ")),
+        (test(), value(), value()).prop_map(|(t, a, b)| format!("{{{{{t} {a} {b}}}}}")),
+        value().prop_map(|v| format!("{{{{len {v}}}}}")),
+        value().prop_map(|v| format!("{{{{not {v}}}}}")),
+        (value(), value()).prop_map(|(a, b)| format!("{{{{lookup {a} {b}}}}}")),
+        value().prop_map(|v| format!("{{{{if {v} includeZero=true}}}}")),
+        value().prop_map(|v| format!("{{{{log {v} level=\"warn\"}}}}")),
+        prop::sample::select(vec![
+            "{{and}}",
+            "{{or}}",
+            "{{raw}}",
+            "{{log}}",
+            "{{len}}",
+            "{{each}}",
+            "{{(lookup in \"helper\")}}",
+            "{{(lookup in \"other\")}}",
+            "{{(lookup in \"text\")}}",
+            "{{{{raw}}}} {{x}} {{{{/raw}}}}",
+            "{{&in.f}}",
+            "{{log \"x\" level=\"loud\"}}",
+            "\\{{in.f}}",
+            "{{eq 1}}",
+        ])
+        .prop_map(str::to_owned),
         Just("plain text\n".to_owned()),
         Just("{{! comment }}".to_owned()),
     ];
@@ -137,6 +241,40 @@ fn part() -> impl Strategy<Value = String> {
         let block = prop::collection::vec(inner, 1..3).prop_map(|parts| parts.concat());
         prop_oneof![
             (path(), block.clone()).prop_map(|(p, b)| format!("{{{{#if {p}}}}}{b}{{{{/if}}}}")),
+            (
+                value(),
+                block.clone(),
+                value(),
+                block.clone(),
+                block.clone()
+            )
+                .prop_map(|(v, b, w, c, d)| {
+                    format!("{{{{#if {v}}}}}{b}{{{{else if {w}}}}}{c}{{{{else}}}}{d}{{{{/if}}}}")
+                }),
+            (value(), block.clone(), value(), block.clone()).prop_map(|(v, b, w, c)| {
+                format!("{{{{#each {v}}}}}{b}{{{{else with {w} as |id|}}}}{c}{{{{/each}}}}")
+            }),
+            (value(), block.clone(), block.clone()).prop_map(|(v, b, c)| {
+                format!("{{{{#unless {v} includeZero=true}}}}{b}{{{{^}}}}{c}{{{{/unless}}}}")
+            }),
+            (test(), value(), value(), block.clone(), block.clone()).prop_map(
+                |(t, v, w, b, c)| format!("{{{{#{t} {v} {w}}}}}{b}{{{{else}}}}{c}{{{{/{t}}}}}")
+            ),
+            (value(), block.clone())
+                .prop_map(|(v, b)| format!("{{{{#each {v} as |id pos|}}}}{b}{{{{/each}}}}")),
+            (value(), block.clone())
+                .prop_map(|(v, b)| format!("{{{{#each {v} as |id id|}}}}{b}{{{{/each}}}}")),
+            (value(), block.clone())
+                .prop_map(|(v, b)| format!("{{{{#with {v} as |in|}}}}{b}{{{{/with}}}}")),
+            (value(), block.clone())
+                .prop_map(|(v, b)| format!("{{{{#with {v} as |id pos|}}}}{b}{{{{/with}}}}")),
+            (value(), block.clone()).prop_map(|(v, b)| format!("{{{{#len {v}}}}}{b}{{{{/len}}}}")),
+            (value(), block.clone())
+                .prop_map(|(v, b)| format!("{{{{#lookup prev {v}}}}}{b}{{{{/lookup}}}}")),
+            block
+                .clone()
+                .prop_map(|b| format!("{{{{#raw}}}}{b}{{{{/raw}}}}")),
+            (value(), block.clone()).prop_map(|(v, b)| format!("{{{{#not {v}}}}}{b}{{{{/not}}}}")),
             (path(), block.clone()).prop_map(|(p, b)| format!("{{{{#each {p}}}}}{b}{{{{/each}}}}")),
             (path(), block.clone()).prop_map(|(p, b)| format!("{{{{#with {p}}}}}{b}{{{{/with}}}}")),
             (path(), block.clone())
@@ -220,5 +358,39 @@ fn deep_nesting_is_refused() {
             "{open}"
         );
     }
-    assert!(Mustache::compile(&"{".repeat(10_000)).is_err());
+    assert!(Mustache::compile(&"{".repeat(1_000)).is_err());
+    for block in ["{{\n#if in}}", "{{ \t#if in}}", "{{~#if in}}"] {
+        let source = format!("{}{}", block.repeat(1_000), "{{/if}}".repeat(1_000));
+        let fault = Mustache::compile(&source).unwrap_err();
+        assert!(fault.contains("nests deeper"), "{block}: {fault}");
+    }
+    let objects = format!(
+        "{{{{len {}1{}}}}}",
+        "{\"a\":".repeat(1_000),
+        "}".repeat(1_000)
+    );
+    assert!(
+        Mustache::compile(&objects)
+            .unwrap_err()
+            .contains("nests deeper")
+    );
+    let chain = |links: usize| {
+        format!(
+            "{{{{#if in}}}}{}{{{{/if}}}}",
+            "{{else if in}}".repeat(links)
+        )
+    };
+    assert!(
+        Mustache::compile(&chain(1_000))
+            .unwrap_err()
+            .contains("nests deeper")
+    );
+    assert!(Mustache::compile(&chain(200)).is_ok());
+}
+
+#[test]
+fn long_templates_are_refused() {
+    let fault = |source: String| Mustache::compile(&source).unwrap_err();
+    assert!(fault(format!("{{{{in}}}}{}", "x".repeat(MAX_BYTES))).contains("65536"));
+    assert!(fault("{{in}} ".repeat(MAX_MUSTACHES + 1)).contains("501 mustaches"));
 }

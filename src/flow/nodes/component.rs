@@ -94,7 +94,9 @@ impl Component {
                 invocation::of_direct(mapping)
             }
         };
-        card::complete(&mut input, &config, entry, &visit.program.inventory.assets);
+        let parts = (&visit.program.inventory.assets, &mut *visit.budget);
+        let completed = card::complete(&mut input, &config, entry, parts);
+        completed.map_err(|excess| visit.stopped(excess))?;
         let (payload, form) = if card::is_card(&input) {
             (input, InvocationForm::Card)
         } else {
@@ -112,9 +114,9 @@ impl Component {
     pub(super) fn answered(
         &self,
         visit: &mut Visit<'_>,
-        answer: Value,
+        answer: &mut Value,
     ) -> Result<Outcome, FlowError> {
-        let output = match Failure::read(answer) {
+        let output = match Failure::read(std::mem::take(answer)) {
             Err(value) => Output::of_component(value),
             Ok(failure) if visit.catches_errors() => failure.into_output(),
             Ok(failure) => return Err(visit.refused(&self.name, failure)),

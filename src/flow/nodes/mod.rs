@@ -136,6 +136,8 @@ pub(super) enum Then {
     Log(Value),
     /// It sets a variable.
     Assign(String, Value),
+    /// It writes state under this key of its flow.
+    Store(String, Value),
     /// It waits for the next message.
     Wait {
         /// Why.
@@ -223,7 +225,7 @@ impl Kind {
     pub(super) fn answered(
         &self,
         visit: &mut Visit<'_>,
-        answer: Value,
+        answer: &mut Value,
     ) -> Result<Outcome, FlowError> {
         match self {
             Self::Component(node) => node.answered(visit, answer),

@@ -121,6 +121,8 @@ impl ProviderInvoke {
         let id = optional(&self.id, visit)?;
         let provider_type = optional(&self.provider_type, visit)?;
         let inventory = &visit.program.inventory;
+        let looked_through = visit.budget.step(inventory.providers.len() as u64);
+        looked_through.map_err(|excess| visit.stopped(excess))?;
         match inventory.provider(id.as_deref(), provider_type.as_deref()) {
             Ok(provider) => Ok(provider.component.clone()),
             Err(reason) => Err(visit.invalid(reason)),
@@ -131,11 +133,11 @@ impl ProviderInvoke {
     pub(super) fn answered(
         &self,
         visit: &mut Visit<'_>,
-        answer: Value,
+        answer: &mut Value,
     ) -> Result<Outcome, FlowError> {
         let output = match &self.out_map {
-            Some(map) => visit.render_given(map, &answer)?,
-            None => answer,
+            Some(map) => visit.render_given(map, answer)?,
+            None => std::mem::take(answer),
         };
         Ok(Outcome::Done {
             output: output.into(),

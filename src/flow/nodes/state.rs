@@ -1,13 +1,12 @@
 //! `state.get` and `state.set`: what a flow remembers of its user from one run to the next.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::target::fields;
 use super::{Outcome, Then};
 use crate::flow::draft::Draft;
 use crate::flow::error::FlowError;
+use crate::flow::output::Output;
 use crate::flow::template::Mapping;
 use crate::flow::visit::Visit;
 
@@ -39,8 +38,11 @@ impl StateGet {
 
     pub(super) fn run(&self, visit: &mut Visit<'_>) -> Result<Outcome, FlowError> {
         let key = render_key(&self.key, visit)?;
-        match visit.remembered(&key) {
-            Some(known) => Ok(answer(&key, known.map(Arc::unwrap_or_clone))),
+        match visit.remembered(&key)? {
+            Some(known) => {
+                let (output, then) = answer(&key, known);
+                Ok(Outcome::Done { output, then })
+            }
             None => Ok(Outcome::Read {
                 flow: visit.flow_ix(),
                 key,
@@ -64,23 +66,19 @@ impl StateSet {
     pub(super) fn run(&self, visit: &mut Visit<'_>) -> Result<Outcome, FlowError> {
         let key = render_key(&self.key, visit)?;
         let value = visit.render(&self.value)?;
-        visit.remember(&key, Some(value.clone()))?;
         let output = json!({"key": key, "value": value});
         Ok(Outcome::Done {
             output: output.into(),
-            then: Then::Continue,
+            then: Then::Store(key, value),
         })
     }
 }
 
 /// What `state.get` comes to once the value is known.
-pub(in crate::flow) fn answer(key: &str, value: Option<Value>) -> Outcome {
+pub(in crate::flow) fn answer(key: &str, value: Option<Value>) -> (Output, Then) {
     let found = value.is_some();
     let output = json!({"key": key, "value": value.unwrap_or_default(), "found": found});
-    Outcome::Done {
-        output: output.into(),
-        then: Then::Continue,
-    }
+    (output.into(), Then::Continue)
 }
 
 fn compile_key(source: Option<&Value>, draft: &mut Draft<'_>) -> Mapping {

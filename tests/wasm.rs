@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, StateLimits, StateRoom,
-    TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, StateBudget,
+    StateLimits, TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -92,7 +92,7 @@ impl Bench {
 
     /// With this room for state that it writes.
     fn within(mut self, limits: StateLimits) -> Self {
-        self.call.state = StateRoom::new(limits);
+        self.call.state = StateBudget::new(limits);
         self
     }
 
@@ -163,7 +163,7 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         caller: None,
         attempt: 1,
         log: LogBudget::default(),
-        state: StateRoom::new(StateLimits::default()),
+        state: StateBudget::new(StateLimits::default()),
         idempotency_key: "turn-0".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::budget::{Excess, MAX_DEPTH};
 use super::limits::Limits;
-use crate::model::{FlowId, NodeId, StateExcess};
+use crate::model::{FlowId, NodeId, StateLimitError};
 
 /// Where in a pack's flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ pub enum FlowError {
         /// The node that reads or writes.
         place: Place,
         /// The limit that it exceeds.
-        excess: StateExcess,
+        excess: StateLimitError,
     },
     /// A node, or the turn, takes too many steps.
     #[error(

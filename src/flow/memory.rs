@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::graph::FlowIx;
-use crate::model::{StateExcess, StateLimits, StateRoom, json_len};
+use crate::model::{StateBudget, StateLimitError, StateLimits, json_len};
 
 /// The state that a turn has read and written. What it reads is bounded where it is read from, what it writes here.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Memory {
     /// The keys that were written, each once.
     written: Vec<(FlowIx, String)>,
     /// The room for what is written.
-    room: StateRoom,
+    room: StateBudget,
 }
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct OlderState {
     known: Option<Known>,
-    room: StateRoom,
+    room: StateBudget,
 }
 
 impl Memory {
@@ -37,7 +37,7 @@ impl Memory {
         Self {
             known: BTreeMap::new(),
             written: Vec::new(),
-            room: StateRoom::new(limits),
+            room: StateBudget::new(limits),
         }
     }
 
@@ -62,7 +62,7 @@ impl Memory {
         flow: FlowIx,
         key: &str,
         value: Option<Value>,
-    ) -> Result<OlderState, StateExcess> {
+    ) -> Result<OlderState, StateLimitError> {
         let slot = (flow, key.to_owned());
         let room = self.room;
         let bytes = value.as_ref().map_or(0, json_len);
@@ -98,7 +98,7 @@ impl Memory {
     }
 
     /// The room that is left for what is written.
-    pub(super) fn room(&self) -> StateRoom {
+    pub(super) fn room(&self) -> StateBudget {
         self.room
     }
 

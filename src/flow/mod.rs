@@ -46,7 +46,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::model::{FlowId, Invocation, NodeId, StateExcess};
+use crate::model::{FlowId, Invocation, NodeId, StateLimitError};
 
 pub use assets::Assets;
 pub(crate) use card::takes_routes as is_card_component;
@@ -84,7 +84,7 @@ pub enum Event {
     /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
     State(Option<Value>),
     /// The other answer to [`Ask::State`]: the turn may not read it.
-    StateRefused(StateExcess),
+    StateRefused(StateLimitError),
     /// The run was paused and goes on.
     Continue,
     /// The answer to [`Ask::Component`].

@@ -11,7 +11,7 @@ use super::machine::{Machine, Pending, Progress, Work};
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
 use super::{Context, Event, Program, Step};
-use crate::model::{FlowId, StateRoom};
+use crate::model::{FlowId, StateBudget};
 
 /// A run of a flow, between two steps.
 #[derive(Debug)]
@@ -67,10 +67,10 @@ impl Run {
     }
 
     /// The room that the turn has left for state that it writes.
-    pub fn room_to_write(&self) -> StateRoom {
+    pub fn room_to_write(&self) -> StateBudget {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.room(),
-            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => StateRoom::default(),
+            Stage::Fresh(_) | Stage::Parked(_) | Stage::Paused(..) => StateBudget::default(),
         }
     }
 }

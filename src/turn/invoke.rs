@@ -8,7 +8,7 @@ use super::Attempt;
 use super::failure::TurnError;
 use super::state_reads::StateReads;
 use crate::flow::Run;
-use crate::model::{Activity, Invocation, StateRoom};
+use crate::model::{Activity, Invocation, StateBudget};
 use crate::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Publisher, StateSlot, TurnStore,
 };
@@ -57,7 +57,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         &self,
         pack: &BoundPack,
         invocation: Invocation,
-        state: StateRoom,
+        state: StateBudget,
     ) -> Result<ComponentCall, ComponentError> {
         let activity = self.activity;
         let code = pack.components.get(&invocation.component);

@@ -8,7 +8,7 @@ use wasmtime::component::Linker;
 use super::super::guest::Guest;
 use super::super::stored;
 use super::types::{Ack, HostError, TenantCtx};
-use crate::model::StateExcess;
+use crate::model::StateLimitError;
 use crate::telemetry::Capability;
 
 pub(super) const NAMES: &[&str] = &[V1_0, V1_1];
@@ -107,7 +107,7 @@ fn delete(guest: &mut Guest, key: String, ctx: Option<TenantCtx>) -> Result<(), 
 }
 
 /// The interface has errors, so a limit is one: a component may do with less.
-fn too_large(excess: StateExcess) -> HostError {
+fn too_large(excess: StateLimitError) -> HostError {
     HostError::new("too-large", excess.to_string())
 }
 

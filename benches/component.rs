@@ -19,7 +19,7 @@ use components::component;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, StateLimits, StateRoom,
+    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, StateBudget, StateLimits,
 };
 use greentic_worker::ports::{CallStep, ComponentCall, Components, Grants};
 use greentic_worker::telemetry::ComponentMetrics;
@@ -106,7 +106,7 @@ fn echo(code: &[u8], payload: Value) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
-        state: StateRoom::new(StateLimits::default()),
+        state: StateBudget::new(StateLimits::default()),
         idempotency_key: "bench-0".to_owned(),
     }
 }

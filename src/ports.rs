@@ -14,7 +14,7 @@ mod state;
 pub use components::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants, Running,
 };
-pub use state::{Quotas, Refused, StateSlot, StoredState};
+pub use state::{QuotaExcess, Quotas, StateSlot, StoredState};
 
 use crate::model::{Activity, Headers, InboundMessage, Outbound, TenantId};
 
@@ -183,7 +183,7 @@ pub enum Committed {
     /// Nothing: another turn of the conversation came first, or the lease is lost. The turn begins again.
     Conflict,
     /// Nothing: there would be more of something than its quota lets be. Whatever waits goes on waiting.
-    Refused(Refused),
+    Refused(QuotaExcess),
 }
 
 /// Why the store gave no answer.

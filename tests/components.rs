@@ -23,7 +23,7 @@ use greentic_worker::adapters::system::{RandomIds, SystemClock};
 use greentic_worker::flow::{Inventory, Limits, Program};
 use greentic_worker::model::{
     Activity, ComponentDigest, Declared, EnvId, FlowId, Grants, Headers, InboundMessage, PackId,
-    StateExcess, TenantId,
+    StateLimitError, TenantId,
 };
 use greentic_worker::ports::{
     Begin, Begun, CallStep, Claim, ComponentCall, ComponentError, ComponentOutput, Components,
@@ -450,7 +450,7 @@ impl Running for Endless {
         pending().boxed()
     }
 
-    fn answer(&mut self, _: Result<Option<Arc<Value>>, StateExcess>) {}
+    fn answer(&mut self, _: Result<Option<Arc<Value>>, StateLimitError>) {}
 }
 
 impl Drop for Endless {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, StateLimits, StateRoom, TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, StateBudget, StateLimits, TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -83,7 +83,7 @@ impl Bench {
 
     /// With this room for state that it writes.
     fn within(mut self, limits: StateLimits) -> Self {
-        self.call.state = StateRoom::new(limits);
+        self.call.state = StateBudget::new(limits);
         self
     }
 
@@ -153,7 +153,7 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
-        state: StateRoom::new(StateLimits::default()),
+        state: StateBudget::new(StateLimits::default()),
         idempotency_key: "turn-0".to_owned(),
     }
 }

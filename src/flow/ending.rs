@@ -10,7 +10,7 @@ use serde_json::Value;
 impl Machine {
     /// Ends the turn with a wait.
     pub(super) fn park(self, program: &Program, parking: Parking) -> Step {
-        let place = self.place(program);
+        let place = Box::new(self.place(program));
         let Self {
             mut frame,
             memory,
@@ -21,7 +21,6 @@ impl Machine {
         let snapshot = Snapshot::take(program, frame, parking.next, &parking.before);
         let wait = Wait {
             flow: snapshot.flow().clone(),
-            node: snapshot.node().clone(),
             place,
             reason: parking.reason,
             snapshot,

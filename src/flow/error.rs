@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{FlowId, NodeId, StateExcess};
+use crate::model::{FlowId, NodeId, StateLimitError};
 
 /// Where in a pack's flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ pub enum FlowError {
         /// The node that reads or writes.
         place: Place,
         /// The limit that it exceeds.
-        excess: StateExcess,
+        excess: StateLimitError,
     },
     /// A parked run does not fit the pack.
     #[error("the parked run cannot go on: {reason}")]

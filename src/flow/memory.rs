@@ -6,20 +6,20 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::graph::FlowIx;
-use crate::model::{StateExcess, StateLimits, StateRoom, json_len};
+use crate::model::{StateBudget, StateLimitError, StateLimits, json_len};
 
 /// The state that a turn has read and written. What it reads is bounded where it is read from, what it writes here.
 #[derive(Debug)]
 pub(super) struct Memory {
-    known: BTreeMap<(FlowIx, String), Known>,
+    known: BTreeMap<(FlowIx, String), StateEntry>,
     /// The keys that were written, each once.
     written: Vec<(FlowIx, String)>,
-    /// The room for what is written.
-    room: StateRoom,
+    /// The budget for what is written.
+    budget: StateBudget,
 }
 
 #[derive(Debug)]
-struct Known {
+struct StateEntry {
     value: Option<Arc<Value>>,
     /// The bytes that are counted for it, if it was written.
     written: Option<usize>,
@@ -30,7 +30,7 @@ impl Memory {
         Self {
             known: BTreeMap::new(),
             written: Vec::new(),
-            room: StateRoom::new(limits),
+            budget: StateBudget::new(limits),
         }
     }
 
@@ -42,7 +42,7 @@ impl Memory {
 
     /// Takes note of what is stored.
     pub(super) fn learn(&mut self, flow: FlowIx, key: &str, stored: Option<Arc<Value>>) {
-        let known = Known {
+        let known = StateEntry {
             value: stored,
             written: None,
         };
@@ -55,15 +55,15 @@ impl Memory {
         flow: FlowIx,
         key: &str,
         value: Option<Value>,
-    ) -> Result<(), StateExcess> {
+    ) -> Result<(), StateLimitError> {
         let slot = (flow, key.to_owned());
         let bytes = value.as_ref().map_or(0, json_len);
         let before = self.known.get(&slot).and_then(|known| known.written);
-        self.room.put(key, before, bytes)?;
+        self.budget.put(key, before, bytes)?;
         if before.is_none() {
             self.written.push(slot.clone());
         }
-        let known = Known {
+        let known = StateEntry {
             value: value.map(Arc::new),
             written: Some(bytes),
         };
@@ -71,9 +71,9 @@ impl Memory {
         Ok(())
     }
 
-    /// The room that is left for what is written.
-    pub(super) fn room(&self) -> StateRoom {
-        self.room
+    /// The budget that is left for what is written.
+    pub(super) fn budget(&self) -> StateBudget {
+        self.budget
     }
 
     /// All that was written, the last value of each key.

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::model::{FlowId, Invocation, NodeId, StateExcess};
+use crate::model::{FlowId, Invocation, StateLimitError};
 
 pub use assets::Assets;
 pub use chart::{Chart, Format};
@@ -73,7 +73,7 @@ pub enum Event {
     /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
     State(Option<Value>),
     /// The other answer to [`Ask::State`]: the turn may not read it.
-    StateRefused(StateExcess),
+    StateRefused(StateLimitError),
     /// The answer to [`Ask::Component`].
     Component {
         /// Its output.
@@ -116,10 +116,8 @@ pub struct Wait {
     pub snapshot: Snapshot,
     /// The flow it waits in; after a `flow.goto` another one than it started in.
     pub flow: FlowId,
-    /// The node it goes on with.
-    pub node: NodeId,
     /// The node that waits.
-    pub place: Place,
+    pub place: Box<Place>,
     /// Why, as the flow says it.
     pub reason: Option<String>,
 }

@@ -11,7 +11,7 @@ use super::nodes::state_answer;
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
 use super::{Context, Event, Step};
-use crate::model::{FlowId, StateRoom};
+use crate::model::{FlowId, StateBudget};
 
 /// A run of a flow, between two steps.
 #[derive(Debug)]
@@ -57,10 +57,10 @@ impl Run {
     }
 
     /// The room that the turn has left for state that it writes.
-    pub fn room_to_write(&self) -> StateRoom {
+    pub fn write_budget(&self) -> StateBudget {
         match &self.0 {
-            Stage::Asked(machine, _) => machine.memory.room(),
-            Stage::Fresh(_) | Stage::Parked(_) => StateRoom::default(),
+            Stage::Asked(machine, _) => machine.memory.budget(),
+            Stage::Fresh(_) | Stage::Parked(_) => StateBudget::default(),
         }
     }
 }

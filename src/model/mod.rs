@@ -29,6 +29,6 @@ pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};
 pub use remote_ref::{Cloud, ObjectRef, OciRef, OciVersion, RemoteRef, WebRef};
 pub use secret::Secret;
-pub use state::{STATE_KEY_OVERHEAD, StateExcess, StateLimits, StateRoom, json_len};
+pub use state::{STATE_KEY_OVERHEAD, StateBudget, StateLimitError, StateLimits, json_len};
 
 pub use greentic_types::ReplyScope;

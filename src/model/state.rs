@@ -31,7 +31,7 @@ impl Default for StateLimits {
 
 /// The part of a turn's limits that is left, for reading or for writing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StateRoom {
+pub struct StateBudget {
     limits: StateLimits,
     keys: u32,
     bytes: usize,
@@ -39,7 +39,7 @@ pub struct StateRoom {
 
 /// The limit that a turn's state exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StateExcess {
+pub enum StateLimitError {
     /// A key is too long.
     #[error("a key of state has {bytes} bytes, more than limits.state_key_bytes = {limit}")]
     KeyBytes {
@@ -64,7 +64,7 @@ pub enum StateExcess {
     },
 }
 
-impl StateRoom {
+impl StateBudget {
     /// All of these limits.
     pub fn new(limits: StateLimits) -> Self {
         Self {
@@ -79,10 +79,10 @@ impl StateRoom {
         self.limits
     }
 
-    fn check_key(&self, key: &str) -> Result<(), StateExcess> {
+    fn check_key(&self, key: &str) -> Result<(), StateLimitError> {
         let (bytes, limit) = (key.len(), self.limits.key_bytes);
         if bytes > limit {
-            return Err(StateExcess::KeyBytes { bytes, limit });
+            return Err(StateLimitError::KeyBytes { bytes, limit });
         }
         Ok(())
     }
@@ -91,11 +91,11 @@ impl StateRoom {
     ///
     /// # Errors
     /// There is no room for it, and none is taken.
-    pub fn take_key(&mut self, key: &str) -> Result<(), StateExcess> {
+    pub fn take_key(&mut self, key: &str) -> Result<(), StateLimitError> {
         self.check_key(key)?;
         let limit = self.limits.keys;
         if self.keys >= limit {
-            return Err(StateExcess::Keys { limit });
+            return Err(StateLimitError::Keys { limit });
         }
         self.take(key.len() + STATE_KEY_OVERHEAD)?;
         self.keys += 1;
@@ -106,7 +106,7 @@ impl StateRoom {
     ///
     /// # Errors
     /// There is no room for them, and none is taken.
-    pub fn take(&mut self, bytes: usize) -> Result<(), StateExcess> {
+    pub fn take(&mut self, bytes: usize) -> Result<(), StateLimitError> {
         let taken = self.bytes.saturating_add(bytes);
         if taken > self.limits.bytes {
             return Err(self.too_large());
@@ -124,14 +124,14 @@ impl StateRoom {
         key: &str,
         before: Option<usize>,
         bytes: usize,
-    ) -> Result<(), StateExcess> {
-        let mut room = *self;
+    ) -> Result<(), StateLimitError> {
+        let mut budget = *self;
         match before {
-            Some(before) => room.bytes = room.bytes.saturating_sub(before),
-            None => room.take_key(key)?,
+            Some(before) => budget.bytes = budget.bytes.saturating_sub(before),
+            None => budget.take_key(key)?,
         }
-        room.take(bytes)?;
-        *self = room;
+        budget.take(bytes)?;
+        *self = budget;
         Ok(())
     }
 
@@ -146,9 +146,9 @@ impl StateRoom {
     }
 
     /// The error of a value that is larger than what is left.
-    pub fn too_large(&self) -> StateExcess {
+    pub fn too_large(&self) -> StateLimitError {
         let limit = self.limits.bytes;
-        StateExcess::Bytes { limit }
+        StateLimitError::Bytes { limit }
     }
 }
 
@@ -177,8 +177,8 @@ mod tests {
 
     use super::*;
 
-    fn room(keys: u32, bytes: usize) -> StateRoom {
-        StateRoom::new(StateLimits {
+    fn budget(keys: u32, bytes: usize) -> StateBudget {
+        StateBudget::new(StateLimits {
             keys,
             bytes,
             key_bytes: 8,
@@ -187,32 +187,35 @@ mod tests {
 
     #[test]
     fn each_limit_is_told_and_what_is_refused_takes_no_room() {
-        let mut room = room(2, 2 * STATE_KEY_OVERHEAD + 10);
-        let long = room.take_key("123456789");
-        assert_eq!(long, Err(StateExcess::KeyBytes { bytes: 9, limit: 8 }));
-        assert_eq!(room.take_key("a"), Ok(()));
-        assert_eq!(room.take(9 + STATE_KEY_OVERHEAD), Ok(()));
-        let too_large = Err(room.too_large());
-        assert_eq!(room.take(1), too_large);
-        assert_eq!(room.take_key("b"), too_large);
-        let mut room = super::StateRoom::new(StateLimits {
+        let mut budget = budget(2, 2 * STATE_KEY_OVERHEAD + 10);
+        let long = budget.take_key("123456789");
+        assert_eq!(long, Err(StateLimitError::KeyBytes { bytes: 9, limit: 8 }));
+        assert_eq!(budget.take_key("a"), Ok(()));
+        assert_eq!(budget.take(9 + STATE_KEY_OVERHEAD), Ok(()));
+        let too_large = Err(budget.too_large());
+        assert_eq!(budget.take(1), too_large);
+        assert_eq!(budget.take_key("b"), too_large);
+        let mut budget = super::StateBudget::new(StateLimits {
             keys: 1,
             ..StateLimits::default()
         });
-        assert_eq!(room.take_key("a"), Ok(()));
-        assert_eq!(room.take_key("b"), Err(StateExcess::Keys { limit: 1 }));
+        assert_eq!(budget.take_key("a"), Ok(()));
+        assert_eq!(
+            budget.take_key("b"),
+            Err(StateLimitError::Keys { limit: 1 })
+        );
     }
 
     #[test]
     fn a_value_counts_in_place_of_the_one_before_it() {
-        let mut room = room(1, STATE_KEY_OVERHEAD + 11);
-        assert_eq!(room.put("a", None, 10), Ok(()));
-        assert!(room.put("a", Some(10), 11).is_err());
+        let mut budget = budget(1, STATE_KEY_OVERHEAD + 11);
+        assert_eq!(budget.put("a", None, 10), Ok(()));
+        assert!(budget.put("a", Some(10), 11).is_err());
         for _ in 0..5 {
-            assert_eq!(room.put("a", Some(10), 10), Ok(()));
+            assert_eq!(budget.put("a", Some(10), 10), Ok(()));
         }
-        assert_eq!(room.bytes_left(), 0);
-        assert!(room.put("b", None, 0).is_err());
+        assert_eq!(budget.bytes_left(), 0);
+        assert!(budget.put("b", None, 0).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::model::{ComponentDigest, Invocation, StateExcess, StateRoom, TenantId};
+use crate::model::{ComponentDigest, Invocation, StateBudget, StateLimitError, TenantId};
 pub use crate::model::{Declared, Grants};
 
 /// Calls components. Each call is a fresh instance: nothing is left of it for the next one.
@@ -20,7 +20,7 @@ pub trait Running: Send {
     fn next(&mut self) -> BoxFuture<'_, Result<CallStep, ComponentError>>;
 
     /// Answers [`CallStep::Read`]: the value, if there is one, or the limit that keeps the turn from reading it.
-    fn answer(&mut self, stored: Result<Option<Arc<Value>>, StateExcess>);
+    fn answer(&mut self, stored: Result<Option<Arc<Value>>, StateLimitError>);
 }
 
 /// How far a call came.
@@ -66,7 +66,7 @@ pub struct ComponentCall {
     /// The attempt at the turn, from 1.
     pub attempt: u32,
     /// The room that the turn has left for state that the call writes.
-    pub state: StateRoom,
+    pub state: StateBudget,
     /// Names this call on every attempt at this turn, and no other call: outside effects carry it, with the number that
     /// each has within the call.
     pub idempotency_key: String,

@@ -53,7 +53,7 @@ impl Default for Quotas {
 
 /// The quota that a commit would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum QuotaExcess {
     /// State of the user.
     UserState {
         /// The bytes that are in use.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::TurnError;
 use super::play::Played;
 use crate::model::{Outbound, TenantId};
-use crate::ports::{Quotas, Refused, StateSlot};
+use crate::ports::{QuotaExcess, Quotas, StateSlot};
 
 /// The bytes of a commit that come with each key, session and reply besides their texts: the fixed parts of the names of
 /// keys, of a session and of a reply's headers. Generous, since it bounds.
@@ -63,18 +63,18 @@ impl Bounds {
     }
 
     /// The failure of a turn whose commit was refused.
-    pub(super) fn failure(&self, tenant: &TenantId, refused: Refused) -> TurnError {
+    pub(super) fn failure(&self, tenant: &TenantId, refused: QuotaExcess) -> TurnError {
         let quotas = self.quotas(tenant);
         match refused {
-            Refused::UserState { used } => TurnError::UserStateQuota {
+            QuotaExcess::UserState { used } => TurnError::UserStateQuota {
                 used,
                 limit: quotas.user_state_bytes,
             },
-            Refused::TenantState { used } => TurnError::TenantStateQuota {
+            QuotaExcess::TenantState { used } => TurnError::TenantStateQuota {
                 used,
                 limit: quotas.tenant_state_bytes,
             },
-            Refused::Waits => TurnError::WaitLimit {
+            QuotaExcess::Waits => TurnError::WaitLimit {
                 limit: quotas.waits_per_user,
             },
         }

@@ -9,7 +9,7 @@ use super::Attempt;
 use super::failure::TurnError;
 use super::state_reads::StateReads;
 use crate::flow::Run;
-use crate::model::{Activity, Invocation, StateRoom};
+use crate::model::{Activity, Invocation, StateBudget};
 use crate::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Publisher, StateSlot, TurnStore,
 };
@@ -26,7 +26,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         state: &mut StateReads,
     ) -> Result<ComponentOutput, TurnError> {
         let flow = invocation.flow.clone();
-        let call = self.component_call(pack, invocation, run.room_to_write())?;
+        let call = self.component_call(pack, invocation, run.write_budget())?;
         let mut running = self.turns.components.call(call);
         loop {
             match running.next().await? {
@@ -57,7 +57,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         &self,
         pack: &BoundPack,
         invocation: Invocation,
-        state: StateRoom,
+        state: StateBudget,
     ) -> Result<ComponentCall, ComponentError> {
         let activity = self.activity;
         let code = pack.components.get(&invocation.component);

@@ -35,7 +35,7 @@ use crate::ports::{
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
 use play::{Chosen, Played, foresee};
-use state_reads::Foreseen;
+use state_reads::StatePrefetch;
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -181,7 +181,7 @@ struct Attempt<'a, S, P> {
     busy: u32,
     replies: usize,
     /// State that the entry flow may read, asked for with BEGIN.
-    foreseen: Foreseen,
+    foreseen: StatePrefetch,
     trace: TraceContext,
 }
 

@@ -104,13 +104,13 @@ pub(super) fn session(
     max_bytes: usize,
     context: impl FnOnce(Snapshot) -> ParkedRun,
 ) -> Result<(SessionData, usize), TurnError> {
-    let mut cursor = SessionCursor::new(wait.node.as_str());
+    let mut cursor = SessionCursor::new(wait.snapshot.node().as_str());
     let context = context(wait.snapshot);
     let context_json = serde_json::to_string(&context)?;
     let bytes = session_bytes(&context_json, wait.reason.as_deref());
     if bytes > max_bytes {
         return Err(TurnError::SessionTooLarge {
-            place: Box::new(wait.place),
+            place: wait.place,
             bytes,
             limit: max_bytes,
             largest: context.run.largest_part(),

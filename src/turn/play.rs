@@ -8,7 +8,7 @@ use greentic_types::{SessionData, SessionKey};
 use super::failure::TurnError;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
-use super::state_reads::{Foreseen, StateReads};
+use super::state_reads::{StatePrefetch, StateReads};
 use super::{Applied, Attempt};
 use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
 use crate::model::{Activity, FlowId, Outbound, PackId};
@@ -73,12 +73,12 @@ impl Played {
 
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
 /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
-pub(super) fn foresee(registry: &Registry, activity: &Activity) -> (Foreseen, bool) {
+pub(super) fn foresee(registry: &Registry, activity: &Activity) -> (StatePrefetch, bool) {
     let Some(Entry { pack, flow }) = registry.clear_entry(&activity.tenant, &activity.target)
     else {
-        return (Foreseen::default(), false);
+        return (StatePrefetch::default(), false);
     };
-    let foreseen = Foreseen::of(&pack.program, pack.id, &flow);
+    let foreseen = StatePrefetch::of(&pack.program, pack.id, &flow);
     (foreseen, pack.reaches_out(&flow))
 }
 

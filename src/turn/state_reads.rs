@@ -5,35 +5,37 @@ use serde_json::Value;
 use super::Attempt;
 use super::failure::TurnError;
 use crate::flow::Program;
-use crate::model::{FlowId, MAX_DEPTH, PackId, StateExcess, StateLimits, StateRoom, too_deep_at};
+use crate::model::{
+    FlowId, MAX_DEPTH, PackId, StateBudget, StateLimitError, StateLimits, too_deep_at,
+};
 use crate::ports::{Publisher, StateSlot, StoreError, StoredState, TurnStore};
 
 /// The most values that BEGIN brings before the flow has asked for them.
-const MAX_FORESEEN: usize = 32;
+const MAX_PREFETCH: usize = 32;
 
 /// The values that BEGIN brings, since the flow may read them.
 #[derive(Debug, Default)]
-pub(super) struct Foreseen {
+pub(super) struct StatePrefetch {
     pub(super) slots: Vec<StateSlot>,
     /// The largest of them, in bytes: all together are within the limits of one turn. A larger one is read when the flow
     /// asks for it.
     pub(super) max_bytes: usize,
 }
 
-impl Foreseen {
+impl StatePrefetch {
     /// Those of a flow.
     pub(super) fn of(program: &Program, pack: PackId, flow: &FlowId) -> Self {
         let limits = program.limits().state;
         let keys = program.state_keys(flow).iter();
         let keys = keys.filter(|(_, key)| key.len() <= limits.key_bytes);
-        let slots = keys.take(MAX_FORESEEN).map(|(flow, key)| StateSlot {
+        let slots = keys.take(MAX_PREFETCH).map(|(flow, key)| StateSlot {
             pack,
             flow: flow.clone(),
             key: key.clone(),
         });
         Self {
             slots: slots.collect(),
-            max_bytes: limits.bytes / MAX_FORESEEN,
+            max_bytes: limits.bytes / MAX_PREFETCH,
         }
     }
 }
@@ -43,7 +45,7 @@ pub(super) struct StateReads {
     foreseen: Vec<(StateSlot, Option<String>)>,
     /// The state that was read, and what it was.
     pub(super) read: Vec<(StateSlot, Option<String>)>,
-    room: StateRoom,
+    budget: StateBudget,
 }
 
 impl StateReads {
@@ -58,7 +60,7 @@ impl StateReads {
         Self {
             foreseen: found.collect(),
             read: Vec::new(),
-            room: StateRoom::new(limits),
+            budget: StateBudget::new(limits),
         }
     }
 
@@ -77,19 +79,19 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         &self,
         slot: StateSlot,
         state: &mut StateReads,
-    ) -> Result<Result<Option<Value>, StateExcess>, TurnError> {
-        if let Err(excess) = state.room.take_key(&slot.key) {
+    ) -> Result<Result<Option<Value>, StateLimitError>, TurnError> {
+        if let Err(excess) = state.budget.take_key(&slot.key) {
             return Ok(Err(excess));
         }
         let raw = match state.take_foreseen(&slot) {
             Some(raw) => raw,
-            None => match self.fetch_state(&slot, state.room.bytes_left()).await? {
+            None => match self.fetch_state(&slot, state.budget.bytes_left()).await? {
                 StoredState::Absent => None,
                 StoredState::Text(text) => Some(text),
-                StoredState::TooLarge => return Ok(Err(state.room.too_large())),
+                StoredState::TooLarge => return Ok(Err(state.budget.too_large())),
             },
         };
-        if let Err(excess) = state.room.take(raw.as_ref().map_or(0, String::len)) {
+        if let Err(excess) = state.budget.take(raw.as_ref().map_or(0, String::len)) {
             return Ok(Err(excess));
         }
         let value = parse(&slot, raw.as_deref())?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greentic_worker::ports::{Begun, Claim, Committed, Quotas, Refused, TurnStore};
+use greentic_worker::ports::{Begun, Claim, Committed, QuotaExcess, Quotas, TurnStore};
 
 use super::Backend;
 use super::talk::{LEASE, Talk, Turn, WAIT, applied, begin, busy, exclusive, ready, slot, stored};
@@ -46,7 +46,7 @@ pub async fn the_state_of_a_user_is_bounded(backend: &impl Backend) {
     let two = writes("a", quotas).writes(&slot("b"), &value());
     two.done(backend, &talk.says("1")).await;
     let refused = writes("c", quotas).refused(backend, &talk.says("2")).await;
-    let Refused::UserState { used } = refused else {
+    let QuotaExcess::UserState { used } = refused else {
         panic!("{refused:?}")
     };
     assert!((2_000..TWO).contains(&used), "{used}");
@@ -78,7 +78,8 @@ pub async fn the_state_of_a_tenant_is_bounded(backend: &impl Backend) {
     writes("a", quotas).done(backend, &of("u2").says("2")).await;
     let activity = of("u3").says("3");
     let refused = writes("a", quotas).refused(backend, &activity).await;
-    let is_tenant = matches!(refused, Refused::TenantState { used } if used > 2_000 && used < TWO);
+    let is_tenant =
+        matches!(refused, QuotaExcess::TenantState { used } if used > 2_000 && used < TWO);
     assert!(is_tenant, "{refused:?}");
     let other = talk.but(|talk| talk.tenant = "other".to_owned());
     writes("a", quotas).done(backend, &other.says("4")).await;
@@ -157,7 +158,7 @@ pub async fn the_waits_of_a_user_are_bounded(backend: &impl Backend) {
     for talk in [&talk, &other] {
         let refused = parks(talk, backend, "w3", WAIT).await;
         assert!(
-            matches!(refused, Committed::Refused(Refused::Waits)),
+            matches!(refused, Committed::Refused(QuotaExcess::Waits)),
             "{refused:?}"
         );
     }

@@ -9,8 +9,8 @@ use greentic_types::{SessionData, SessionKey};
 use greentic_worker::adapters::memory::MemoryStore;
 use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, UserId};
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Park, Quotas, Refused, StateSlot, StoreError,
-    StoredState, Taken, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Park, QuotaExcess, Quotas, StateSlot,
+    StoreError, StoredState, Taken, TurnStore,
 };
 use time::OffsetDateTime;
 
@@ -140,7 +140,7 @@ impl<C: Clock + Clone> Store<C> {
         }
         let (activity, key) = (commit.activity, &commit.activity.key);
         match &committed {
-            Committed::Refused(Refused::Waits) if full => {
+            Committed::Refused(QuotaExcess::Waits) if full => {
                 locked(&self.refused).insert((activity.tenant.clone(), key.clone()));
             }
             Committed::Done { .. } if full && commit.park.is_some() => {

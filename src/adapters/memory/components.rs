@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::model::StateExcess;
+use crate::model::StateLimitError;
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Running};
 
 /// Components that a function plays: it is told the call and what the call has read so far, and says what comes next.
@@ -73,7 +73,7 @@ impl Running for Played {
         }
     }
 
-    fn answer(&mut self, stored: Result<Option<Arc<Value>>, StateExcess>) {
+    fn answer(&mut self, stored: Result<Option<Arc<Value>>, StateLimitError>) {
         // What it may not read is as good as absent to it.
         let stored = stored.ok().flatten();
         self.read.push(stored.map(Arc::unwrap_or_clone));

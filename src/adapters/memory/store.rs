@@ -12,7 +12,7 @@ use crate::model::{
     Activity, EnvId, IdempotencyKey, Outbound, STATE_KEY_OVERHEAD, TeamId, TenantId, UserId,
 };
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Opening, Refused, StateSlot, StoreError,
+    Begin, Begun, Claim, Clock, Commit, Committed, Opening, QuotaExcess, StateSlot, StoreError,
     StoredState, TurnStore,
 };
 
@@ -208,7 +208,7 @@ impl Tables {
     }
 
     /// The bytes of state that the tenant has after a commit that changes them, if that is within the quotas.
-    fn use_of_quotas(&self, commit: &Commit<'_>) -> Result<Option<u64>, Refused> {
+    fn use_of_quotas(&self, commit: &Commit<'_>) -> Result<Option<u64>, QuotaExcess> {
         let (owner, quotas) = (owner(commit.activity), commit.quotas);
         let used = (!commit.state_written.is_empty()).then(|| self.state_bytes(commit, &owner));
         if let Some((change, user, tenant)) = used
@@ -216,17 +216,17 @@ impl Tables {
         {
             if user + change > i128::from(quotas.user_state_bytes) {
                 let used = unsigned(user);
-                return Err(Refused::UserState { used });
+                return Err(QuotaExcess::UserState { used });
             }
             if tenant + change > i128::from(quotas.tenant_state_bytes) {
                 let used = unsigned(tenant);
-                return Err(Refused::TenantState { used });
+                return Err(QuotaExcess::TenantState { used });
             }
         }
         if commit.park.is_some() {
             let taken = commit.taken.map(|taken| taken.key);
             if self.waits.open(commit.activity, taken) >= quotas.waits_per_user as usize {
-                return Err(Refused::Waits);
+                return Err(QuotaExcess::Waits);
             }
         }
         Ok(used.map(|(change, _, tenant)| unsigned(tenant + change)))

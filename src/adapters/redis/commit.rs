@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::script::{Call, Script};
 use super::store::{Parts, millis, outbox};
 use crate::model::STATE_KEY_OVERHEAD;
-use crate::ports::{Commit, Committed, Refused, StoreError};
+use crate::ports::{Commit, Committed, QuotaExcess, StoreError};
 
 /// What stands for "none" in an argument.
 const NONE: &str = "";
@@ -108,13 +108,13 @@ pub fn committed(answer: Value) -> Result<Committed, StoreError> {
             tenant_state_bytes: parts.next()?,
         }),
         "refused" => Ok(Committed::Refused(match parts.next::<String>()?.as_str() {
-            "user_state" => Refused::UserState {
+            "user_state" => QuotaExcess::UserState {
                 used: parts.next()?,
             },
-            "tenant_state" => Refused::TenantState {
+            "tenant_state" => QuotaExcess::TenantState {
                 used: parts.next()?,
             },
-            _ => Refused::Waits,
+            _ => QuotaExcess::Waits,
         })),
         "applied" => Ok(Committed::AlreadyApplied(outbox(
             &parts.next::<Vec<u8>>()?,

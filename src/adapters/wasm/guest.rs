@@ -11,7 +11,7 @@ use super::egress::Egress;
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
-use crate::model::{StateExcess, StateRoom, json_len};
+use crate::model::{StateBudget, StateLimitError, json_len};
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
 
@@ -42,9 +42,9 @@ pub(super) struct State {
     /// What the call wrote, and the bytes that are counted for it.
     written: BTreeMap<String, (Option<Value>, usize)>,
     /// The room for keys that it asks the turn for: it asks for no more than any turn may read.
-    pub(super) asks: StateRoom,
+    pub(super) asks: StateBudget,
     /// The room that is left for what it writes.
-    pub(super) room: StateRoom,
+    pub(super) budget: StateBudget,
 }
 
 impl State {
@@ -55,10 +55,14 @@ impl State {
     }
 
     /// Writes a value, or deletes it, if there is room for that.
-    pub(super) fn write(&mut self, key: String, value: Option<Value>) -> Result<(), StateExcess> {
+    pub(super) fn write(
+        &mut self,
+        key: String,
+        value: Option<Value>,
+    ) -> Result<(), StateLimitError> {
         let bytes = value.as_ref().map_or(0, json_len);
         let before = self.written.get(&key).map(|(_, bytes)| *bytes);
-        self.room.put(&key, before, bytes)?;
+        self.budget.put(&key, before, bytes)?;
         self.written.insert(key, (value, bytes));
         Ok(())
     }
@@ -89,8 +93,8 @@ impl Guest {
             mailbox,
             read: HashMap::new(),
             written: BTreeMap::new(),
-            asks: StateRoom::new(call.state.limits()),
-            room: call.state,
+            asks: StateBudget::new(call.state.limits()),
+            budget: call.state,
         };
         Self {
             call,

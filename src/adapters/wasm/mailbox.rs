@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::StateExcess;
+use crate::model::StateLimitError;
 
 /// The value, if there is one, or the limit that keeps the turn from reading it.
-pub(super) type Answer = Result<Option<Arc<Value>>, StateExcess>;
+pub(super) type Answer = Result<Option<Arc<Value>>, StateLimitError>;
 
 /// The component's end.
 #[derive(Debug)]

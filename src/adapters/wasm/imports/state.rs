@@ -8,7 +8,7 @@ use wasmtime::component::Linker;
 use super::super::guest::Guest;
 use super::super::stored;
 use super::types::{Ack, HostError, TenantCtx};
-use crate::model::StateExcess;
+use crate::model::StateLimitError;
 use crate::telemetry::Capability;
 
 pub(super) const NAMES: &[&str] = &[V1_0, V1_1];
@@ -90,8 +90,8 @@ fn write(
     admit(guest, may, ctx.as_ref())?;
     let state = &mut guest.state;
     // What has more bytes than any turn may write is not even parsed.
-    if bytes.len() > state.room.max_value_bytes() {
-        return Err(too_large(state.room.too_large()));
+    if bytes.len() > state.budget.max_value_bytes() {
+        return Err(too_large(state.budget.too_large()));
     }
     let value = stored::from_bytes(bytes);
     if crate::model::is_too_deep(&value) {
@@ -107,7 +107,7 @@ fn delete(guest: &mut Guest, key: String, ctx: Option<TenantCtx>) -> Result<(), 
 }
 
 /// The interface has errors, so a limit is one: a component may do with less.
-fn too_large(excess: StateExcess) -> HostError {
+fn too_large(excess: StateLimitError) -> HostError {
     HostError::new("too-large", excess.to_string())
 }
 

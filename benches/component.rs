@@ -19,7 +19,8 @@ use components::component;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, StateBudget, StateLimits,
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, StateBudget,
+    StateLimits,
 };
 use greentic_worker::ports::{CallStep, ComponentCall, Components, Grants};
 use greentic_worker::telemetry::ComponentMetrics;
@@ -107,6 +108,7 @@ fn echo(code: &[u8], payload: Value) -> ComponentCall {
         caller: None,
         attempt: 1,
         state: StateBudget::new(StateLimits::default()),
+        log: LogBudget::default(),
         idempotency_key: "bench-0".to_owned(),
     }
 }

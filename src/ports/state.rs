@@ -24,6 +24,16 @@ pub enum StoredState {
     TooLarge,
 }
 
+impl StoredState {
+    /// The bytes of it that were read.
+    pub fn bytes_read(&self) -> usize {
+        match self {
+            Self::Absent | Self::TooLarge => 0,
+            Self::Text(text) => text.len(),
+        }
+    }
+}
+
 impl From<Option<String>> for StoredState {
     fn from(text: Option<String>) -> Self {
         text.map_or(Self::Absent, Self::Text)

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::MemoryLimit;
+
 use crate::adapters::packs::Access;
 use crate::adapters::packs::config::{Az, Gs, Host, S3};
+use crate::adapters::wasm::HostPattern;
 use crate::model::StateLimits;
 use crate::pack::Signatures;
 use crate::registry::DefaultFlow;
@@ -70,6 +73,16 @@ pub struct Tenant {
     pub state_user_bytes: Option<NonZeroU64>,
     /// State of all users of this tenant, in bytes; in place of [`State::tenant_bytes`].
     pub state_tenant_bytes: Option<NonZeroU64>,
+    /// The tenant's components on the network.
+    pub http: TenantHttp,
+}
+
+/// What the components of one tenant may reach over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantHttp {
+    /// The hosts, in place of those of `components.http.allow`; none leaves it at those.
+    pub allow: Option<Vec<HostPattern>>,
 }
 
 /// How turns are run.
@@ -130,6 +143,8 @@ pub struct Limits {
     pub call_depth: NonZeroU32,
     /// What the templates of one turn may produce in all, in bytes.
     pub rendered_bytes: NonZeroUsize,
+    /// The most memory of messages, turns and components together.
+    pub memory: MemoryLimit,
     /// Replies that one turn may send.
     pub replies_per_turn: NonZeroU32,
     /// Keys of state that one turn may read, and that it may write.
@@ -225,6 +240,7 @@ impl Default for Limits {
             jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
             call_depth: const { NonZeroU32::new(16).unwrap() },
             rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+            memory: MemoryLimit::Auto,
             replies_per_turn: const { NonZeroU32::new(100).unwrap() },
             state_keys: const { NonZeroU32::new(256).unwrap() },
             state_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },

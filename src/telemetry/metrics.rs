@@ -3,6 +3,7 @@
 //! The only labels are the tenants that this worker has or had bindings for, and words that the code knows: an outcome, a
 //! dead letter's code.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::components::ComponentMetrics;
 use super::health::Health;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
 /// Seconds. A turn of the worker takes about a millisecond; one that calls out takes as long as that does.
@@ -56,6 +58,8 @@ struct Reloaded {
 pub enum Reload {
     /// They are in force.
     Applied,
+    /// They are in force, without packs that are not in order.
+    Partial,
     /// Something is wrong with them.
     Refused,
     /// A server that is needed for it is away.
@@ -66,6 +70,7 @@ impl EncodeLabelValue for Reload {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         encoder.write_str(match self {
             Self::Applied => "applied",
+            Self::Partial => "partial",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
         })
@@ -75,6 +80,7 @@ impl EncodeLabelValue for Reload {
 #[derive(Debug)]
 struct Families {
     reloads: Family<Reloaded, Counter>,
+    packs_left_out: Family<Tenant, Gauge>,
     messages: Family<Message, Counter>,
     turn_duration: Family<Tenant, Histogram>,
     in_flight: Family<Tenant, Gauge>,
@@ -107,7 +113,12 @@ impl Metrics {
         );
         let families = Families::register(&mut registry);
         // There from the start, so that the first of them is an increase.
-        for outcome in [Reload::Applied, Reload::Refused, Reload::Unavailable] {
+        for outcome in [
+            Reload::Applied,
+            Reload::Partial,
+            Reload::Refused,
+            Reload::Unavailable,
+        ] {
             families
                 .reloads
                 .get_or_create(&Reloaded { outcome })
@@ -124,6 +135,13 @@ impl Metrics {
     #[must_use]
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
+        self
+    }
+
+    /// What is counted of memory, too.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &MemoryBudget) -> Self {
+        super::memory::register(&mut self.registry, memory);
         self
     }
 
@@ -145,6 +163,19 @@ impl Metrics {
             .reloads
             .get_or_create(&Reloaded { outcome })
             .inc();
+    }
+
+    /// Tells how many packs of each tenant are bound and not in force.
+    pub fn left_out(&self, packs: &BTreeMap<TenantId, u64>) {
+        self.families.packs_left_out.clear();
+        for (tenant, count) in packs {
+            let tenant = tenant.as_str().into();
+            let gauge = self
+                .families
+                .packs_left_out
+                .get_or_create(&Tenant { tenant });
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
 
     /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
@@ -199,6 +230,11 @@ impl Families {
                 registry,
                 "reloads",
                 "Attempts to load changed bindings, by outcome",
+            ),
+            packs_left_out: added(
+                registry,
+                "packs_left_out",
+                "Packs that are bound and not in force, as the log says",
             ),
             messages: added(registry, "messages", "Messages dealt with, by outcome"),
             dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),

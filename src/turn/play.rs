@@ -6,6 +6,7 @@ use std::time::Duration;
 use greentic_types::{SessionData, SessionKey};
 
 use super::failure::TurnError;
+use super::flow_log;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::state_reads::{StatePrefetch, StateReads};
@@ -69,6 +70,18 @@ impl Played {
             tenant_state_bytes: None,
         }
     }
+
+    /// The text of all that it writes.
+    pub fn bytes(&self) -> u64 {
+        let replies = self.outbox.iter().map(|message| message.body.get().len());
+        let state = self.state_written.iter();
+        let state = state.map(|(_, value)| value.as_ref().map_or(0, String::len));
+        let session = self
+            .parked
+            .iter()
+            .map(|parked| parked.data.context_json.len());
+        replies.chain(state).chain(session).sum::<usize>() as u64
+    }
 }
 
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
@@ -115,9 +128,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
             self.span.correlation(made);
         }
-        for line in &effects.logs {
-            tracing::info!(line = %line, "flow log");
-        }
+        flow_log::log(&effects.logs);
         let origin = Origin {
             activity: self.activity,
             pack: pack.id,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Attempt;
 use super::failure::TurnError;
+use crate::budget::DECODED_FACTOR;
 use crate::flow::Program;
 use crate::model::{
     FlowId, MAX_DEPTH, PackId, StateBudget, StateLimitError, StateLimits, too_deep_at,
@@ -94,6 +95,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         if let Err(excess) = state.budget.take(raw.as_ref().map_or(0, String::len)) {
             return Ok(Err(excess));
         }
+        self.holds(DECODED_FACTOR * raw.as_ref().map_or(0, String::len) as u64);
         let value = parse(&slot, raw.as_deref())?;
         state.read.push((slot, raw));
         Ok(Ok(value))

@@ -151,11 +151,14 @@ async fn only_state_has_no_end() {
         .await;
     let keys = all_keys(&redis).await;
     let mut kinds = std::collections::BTreeSet::new();
-    let mut states = 0;
+    let (mut states, mut counters) = (0, 0);
     for key in &keys {
         let lasts: i64 = redis.run(&["PTTL", key]).await;
         if key.starts_with("greentic:state:") {
             states += 1;
+            assert_eq!(lasts, -1, "{key}");
+        } else if key.contains("}:state_bytes:") {
+            counters += 1;
             assert_eq!(lasts, -1, "{key}");
         } else {
             assert_ne!(lasts, -1, "{key} is there for ever");
@@ -168,7 +171,8 @@ async fn only_state_has_no_end() {
             );
         }
     }
-    assert_eq!(states, 200);
+    // One of each user who has state, and one of their tenant.
+    assert_eq!((states, counters), (200, 201));
     let expected = ["applied", "claims", "lease", "session", "waits"];
     assert_eq!(
         kinds.into_iter().collect::<Vec<_>>(),

@@ -63,7 +63,15 @@ async fn a_component_that_devours_state_is_its_own_trouble_only() {
     const AT_ONCE: usize = 6;
     let servers = Servers::shared().await;
     let code = crate::components::component("glutton");
-    let pack = FixturePack::with_component("glutton", &[("main", GLUTTON)], &code);
+    let pack = FixturePack::with_component(
+        "glutton",
+        &[("main", GLUTTON)],
+        (
+            "tests.glutton",
+            &code,
+            "{host: {state: {read: true, write: true}}}",
+        ),
+    );
     let attacker = fresh_tenant().runs(&pack, &["main"], "");
     let neighbour = Neighbour::new();
     let worker = WorkerProcess::of(&servers)

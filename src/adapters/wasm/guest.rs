@@ -7,10 +7,11 @@ use serde_json::Value;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::egress::Egress;
+use super::egress::{Egress, Egresses};
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
+use crate::budget::{MemoryBudget, MemoryKind};
 use crate::model::{StateBudget, StateLimitError, json_len};
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
@@ -82,9 +83,11 @@ pub(super) struct Refusal(pub(super) &'static str);
 /// What every call of a worker shares.
 #[derive(Clone)]
 pub(super) struct Surroundings {
-    pub(super) egress: Arc<Egress>,
+    pub(super) egresses: Arc<Egresses>,
     pub(super) metrics: ComponentMetrics,
     pub(super) memory_bytes: usize,
+    pub(super) stack_bytes: usize,
+    pub(super) memory: MemoryBudget,
 }
 
 impl Guest {
@@ -96,11 +99,14 @@ impl Guest {
             asks: StateBudget::new(call.state.limits()),
             budget: call.state,
         };
+        let egress = Arc::clone(around.egresses.of(&call.tenant));
+        let memory = around.memory.tenant(&call.tenant);
+        let stack = memory.charge(MemoryKind::Components, around.stack_bytes as u64);
         Self {
             call,
-            memory: MemoryLimit::new(around.memory_bytes),
+            memory: MemoryLimit::new(around.memory_bytes, stack),
             state,
-            egress: Arc::clone(&around.egress),
+            egress,
             requests: 0,
             metrics: around.metrics.clone(),
             wasi: None,
@@ -121,6 +127,9 @@ impl Guest {
     /// Notes that something was refused to it.
     pub(super) fn refused(&self, capability: Capability) {
         self.metrics.refused(&self.call.tenant, capability);
+        if !tracing::enabled!(tracing::Level::DEBUG) || !self.call.log.take() {
+            return;
+        }
         tracing::debug!(
             tenant = %self.call.tenant,
             pack = %self.call.grants.pack_name,

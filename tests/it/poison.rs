@@ -124,6 +124,7 @@ async fn a_flow_without_an_end_is_tried_and_put_aside_with_its_code() {
     let worker = worker(&servers, &tenant)
         .setting("LIMITS__RENDERED_BYTES", "100000")
         .setting("LIMITS__NODES_PER_TURN", "500")
+        .setting("LIMITS__REPLIES_PER_TURN", "500")
         .start()
         .await;
     let mut provider = Provider::connect(&servers, &tenant).await;

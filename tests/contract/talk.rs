@@ -7,8 +7,8 @@ use greentic_worker::model::{
     Activity, FlowId, FlowTarget, IdempotencyKey, Outbound, OutboundHeaders, PackId, ReplyScope,
 };
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Commit, Committed, Opening, Park, ParkedWait, Quotas, Refused, StateSlot,
-    StoreError, StoredState, Taken, TurnStore,
+    Begin, Begun, Claim, Commit, Committed, Opening, Park, ParkedWait, QuotaExcess, Quotas,
+    StateSlot, StoreError, StoredState, Taken, TurnStore,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -326,7 +326,7 @@ impl Turn {
     }
 
     /// Commits, which must be refused; tells why.
-    pub async fn refused(&self, backend: &impl Backend, activity: &Activity) -> Refused {
+    pub async fn refused(&self, backend: &impl Backend, activity: &Activity) -> QuotaExcess {
         let answer = self.commit(backend, activity).await;
         let Committed::Refused(refused) = answer else {
             panic!("{answer:?}")

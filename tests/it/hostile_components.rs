@@ -191,10 +191,10 @@ async fn calls_that_compute_make_a_neighbours_calls_at_most_twice_as_slow() {
     let neighbour = neighbour_with_component(&code, "busy");
     let looping = calling("looping", "loop", &code);
     let attacker = fresh_tenant().runs(&looping, &["main"], "");
-    let _worker = WorkerProcess::of(&servers)
+    let worker = WorkerProcess::of(&servers)
         .bindings(&attacker)
         .bindings(neighbour.tenant())
-        .setting("COMPONENTS__CALL_TIMEOUT", "4s")
+        .setting("COMPONENTS__CALL_TIMEOUT", "6s")
         .setting("COMPONENTS__HTTP__TIMEOUT", "1s")
         .setting("WORKER__ATTEMPTS", "1")
         .start()
@@ -203,10 +203,15 @@ async fn calls_that_compute_make_a_neighbours_calls_at_most_twice_as_slow() {
         .await
         .patient(DEADLINE * 3);
     let mut neighbour = neighbour.connect(&servers).await;
-    let slowdown = neighbour.slowdown(
-        async || attack.flood(messages(64)).await,
-        async || attack.settled().await,
-    );
+    let flood = async || {
+        attack.flood(messages(64)).await;
+        let computing = poll(DEADLINE, async || {
+            let in_flight = worker.metric("greentic_worker_turns_in_flight", &attacker.id);
+            (in_flight.await > 60.0).then_some(())
+        });
+        computing.await.expect("the calls are under way");
+    };
+    let slowdown = neighbour.slowdown(flood, async || attack.settled().await);
     assert!(slowdown.await <= MOST_SLOWDOWN);
 }
 

@@ -100,11 +100,15 @@ impl FairSlots {
         }
     }
 
-    /// Whether somebody waits who would get a slot that is released.
-    fn is_awaited(&self) -> bool {
+    /// Whether somebody waits who would get the slot that this tenant would release: one of its own calls, or a tenant that
+    /// would not have more than it then.
+    fn is_awaited(&self, tenant: &TenantId) -> bool {
         let state = self.lock();
-        let mut shares = state.tenants.values();
-        shares.any(|share| !share.waiting.is_empty() && share.taken <= self.of_tenant)
+        let taken = state.tenants.get(tenant).map_or(0, |share| share.taken);
+        let mut waiting = state.tenants.iter();
+        waiting.any(|(other, share)| {
+            !share.waiting.is_empty() && (other == tenant || share.taken < taken)
+        })
     }
 
     fn release(&self, tenant: &TenantId) {
@@ -232,7 +236,7 @@ struct InTurn<'a, F> {
 impl<F> InTurn<'_, F> {
     /// Takes a slot, or has the task woken when there is one. What it holds it hands on if somebody waits.
     fn take_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.slot.is_some() && self.slots.is_awaited() {
+        if self.slot.is_some() && self.slots.is_awaited(self.tenant) {
             self.slot = None;
         }
         if self.slot.is_none() && self.taking.is_none() {
@@ -359,6 +363,25 @@ mod tests {
         assert_eq!(threads.0.lock().free, 0, "it gave up its thread for nobody");
         assert!(computing.as_mut().now_or_never().is_some());
         assert_eq!(threads.0.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_keeps_its_thread_while_all_who_wait_have_more() {
+        let threads = FairThreads::new(2);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let mut of_a = Box::pin(threads.run(&a, yield_now()));
+        let mut of_b = Box::pin(threads.run(&b, yield_now()));
+        let mut next = Box::pin(threads.run(&a, yield_now()));
+        for call in [&mut of_a, &mut of_b, &mut next] {
+            assert!(call.as_mut().now_or_never().is_none());
+        }
+        assert!(
+            of_b.now_or_never().is_some(),
+            "it gave way to a second of a"
+        );
+        assert!(next.as_mut().now_or_never().is_none());
+        assert!(next.now_or_never().is_some());
+        assert!(of_a.now_or_never().is_some());
     }
 
     #[tokio::test]

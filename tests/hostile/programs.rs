@@ -276,6 +276,58 @@ proptest! {
     }
 }
 
+/// Each thing that the end of a node changes is as it was when the end is abandoned, and done once when it is not.
+#[test]
+fn the_end_of_a_node_is_undone_and_done_again() {
+    let heavy = "{{#each in.l}}{{#each @root.in.l}}{{/each}}{{/each}}x";
+    let routes: Vec<_> = (0..40)
+        .map(|n| json!({"condition": format!("in.text contains \"word{n}\""), "to": "a"}))
+        .collect();
+    let waits = json!({ "custom": routes });
+    let bound = json!({"v": heavy, "w": "{{prev}}{{vars.v}}{{vars.w}}", "x": heavy});
+    let node = |id: &str, kind: &str, mapping: Value, routing: Value| {
+        let mut mapping = mapping;
+        mapping["vars_out"] = bound.clone();
+        json!({"id": id, "component": {"id": kind, "operation": null}, "input": {"mapping": mapping},
+            "output": {"mapping": null}, "routing": routing})
+    };
+    let to = |to: &str| json!({"next": {"node_id": to}});
+    let nodes = json!({
+        "a": node("a", "emit.message", json!({"input": "first"}), to("b")),
+        "b": node("b", "var.set", json!({"name": "v", "value": "{{prev}}!"}), to("c")),
+        "c": node("c", "state.set", json!({"key": "k", "value": "{{vars.w}}"}), to("d")),
+        "d": node("d", "emit.log", json!({"input": "{{state.nodes.a.payload}}"}), to("e")),
+        "e": node("e", "state.get", json!({"key": "k"}), to("f")),
+        "f": node("f", "emit.message", json!({"input": {"said": "{{prev}} {{node.a}} {{node.f.said}} {{vars.w}}"}}), waits),
+    });
+    let entry = json!({"id": "main", "kind": "messaging", "tags": [], "flow": {
+        "schema_version": "flow-v1", "id": "main", "kind": "messaging", "entrypoints": {}, "nodes": nodes}});
+    let flows = [serde_json::from_value(entry).unwrap()];
+    let program = compile(&flows, Limits::default()).unwrap();
+    let payload = Arc::new(
+        json!({"l": (0..40).collect::<Vec<_>>(), "text": "x".repeat(500), "metadata": {"f": 1}}),
+    );
+    let mut parked = None;
+    for turn in 0..3 {
+        let run = || match &parked {
+            Some(snapshot) => Run::parked(Snapshot::clone(snapshot)),
+            None => Run::fresh(FlowId::new("main").unwrap()),
+        };
+        let (whole, _) = play(&program, run(), &payload, u64::MAX);
+        for slice in [0, 1, 100, 1_000, 5_000, 10_000] {
+            let (sliced, pauses) = play(&program, run(), &payload, slice);
+            assert_eq!(sliced, whole, "turn {turn}, slices of {slice}");
+            assert!(
+                pauses > 0 || slice > 1_000,
+                "turn {turn}, slices of {slice}"
+            );
+        }
+        let (snapshot, effects) = whole.result.unwrap();
+        assert_eq!(effects.logs.len(), usize::from(turn == 0));
+        parked = Some(snapshot.expect("it waits"));
+    }
+}
+
 /// Most of the programs must compile, and some of them come to each of their ends, or they show nothing.
 #[test]
 fn the_programs_do_something() {
@@ -430,4 +482,57 @@ fn a_run_that_is_asked_to_stop_stops() {
         assert!(matches!(error, FlowError::Interrupted { .. }), "{error}");
         assert!(!error.is_hopeless());
     });
+}
+
+/// What a pack is refused for.
+#[track_caller]
+fn check_refused(flows: &[PackFlowEntry], parts: &[&str]) {
+    let refused = Program::compile(flows, Inventory::default(), Limits::default());
+    let problems = refused.map(|_| ()).unwrap_err().to_string();
+    for part in parts {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+}
+
+#[test]
+fn packs_that_would_take_long_to_look_through_are_refused() {
+    let named = |flow: usize, nodes: usize| {
+        let node = |n: usize| {
+            let id = format!("n{n}");
+            let node = json!({"id": id, "component": {"id": "emit.message", "operation": null},
+                "input": {"mapping": {"input": "x"}}, "output": {"mapping": null}, "routing": "end"});
+            (id, node)
+        };
+        let nodes: Map<_, _> = (0..nodes).map(node).collect();
+        let id = format!("f{flow}");
+        let entry = json!({"id": id, "kind": "messaging", "tags": [], "flow": {
+            "schema_version": "flow-v1", "id": id, "kind": "messaging", "entrypoints": {}, "nodes": nodes}});
+        serde_json::from_value(entry).unwrap()
+    };
+    let flows: Vec<_> = (0..1_001).map(|flow| named(flow, 1)).collect();
+    check_refused(&flows, &["1001 flows, and may have 1000", "several packs"]);
+    check_refused(&[named(0, 20_001)], &["20001 nodes, and may have 20000"]);
+    let routes = |count: usize, condition: &str| {
+        let routes: Vec<_> = (0..count)
+            .map(|_| json!({"condition": condition, "to": "a"}))
+            .collect();
+        routed("x", &json!({ "custom": routes }))
+    };
+    check_refused(
+        &[routes(1_001, "in.x == 1")],
+        &["flow main, node a: it has 1001 routes, and a node may have 1000"],
+    );
+    let long = format!("in.x == {}", "x".repeat(4_096));
+    let named = "flow main, node a: condition `in.x == xxx";
+    check_refused(
+        &[routes(2, &long)],
+        &[named, "of route 1 is not valid", "may have 4096"],
+    );
+    let deep = format!("{}in.x == 1", "(".repeat(65));
+    check_refused(
+        &[routes(1, &deep)],
+        &["of route 0", "deeper than 64 levels"],
+    );
+    let large = says(&format!("{{{{in.x}}}}{}", "x".repeat(64 * 1024)));
+    check_refused(&[large], &["flow main, node a: template", "may have 65536"]);
 }

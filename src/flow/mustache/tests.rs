@@ -101,6 +101,58 @@ proptest! {
     }
 }
 
+/// What a run of random templates comes to only seldom.
+#[test]
+fn corner_cases_are_rendered_as_handlebars_does() {
+    for source in [
+        "{{#each prev.rows}}{{#with list}}{{@index}}{{@first}}{{@last}}{{this}}{{/with}}{{/each}}",
+        "{{#each in.list}}{{#each @root.prev.rows}}{{@../index}}{{@index}}{{../a}}{{/each}}{{/each}}",
+        "{{#each prev.rows as |id pos|}}{{id.id}}{{pos}}{{#with id as |pos|}}{{pos.id}}{{../id.id}}{{/with}}{{/each}}",
+        "{{#each prev.rows as |id id|}}{{id}}{{/each}}",
+        "{{#each prev.o as |id pos|}}{{@key}}{{pos}}{{id}}{{@index}}{{/each}}",
+        "{{#with prev.o as |id pos|}}{{id.k}}{{pos}}{{k}}{{/with}}",
+        "{{#each in.nested}}{{#each this}}{{this}}{{../../../../in.n}}{{/each}}{{/each}}",
+        "{{#each in.empty}}x{{else}}{{in.text}}{{/each}}",
+        "{{#each in.empty}}x{{/each}}{{#each in.bare}}x{{else}}y{{/each}}{{#each in.n}}x{{else}}z{{/each}}",
+        "{{#each (lookup in \"list\")}}{{this}}{{a}}{{@root.in.n}}{{/each}}",
+        "{{#with (lookup in \"metadata\")}}{{f}}{{@root.in.n}}{{../in.n}}{{/with}}",
+        "{{#if in.zero}}a{{else if in.zero includeZero=true}}b{{else}}c{{/if}}",
+        "{{#if in.zero includeZero=true}}a{{/if}}{{#unless in.zero includeZero=true}}b{{/unless}}",
+        "{{#len in.list}}x{{/len}}{{#lookup prev \"flag\"}}x{{else}}y{{/lookup}}",
+        "{{#eq in.n 4}}a{{else}}b{{/eq}}{{#not prev.flag}}a{{else}}b{{/not}}{{#and}}a{{/and}}{{#or}}a{{else}}b{{/or}}",
+        "{{eq in.list prev.same}}{{ne in.list prev.same}}{{eq in.n in.four}}{{eq prev.o prev.o}}",
+        "{{gt in.half in.n}}{{gte in.n in.four}}{{lt in.minus in.big}}{{lte in.big in.half}}{{gt in.four 3}}{{lt \"a\" \"b\"}}",
+        "{{gt true false}}{{gt null 1}}{{lte \"x\" 1}}{{gt in.big 1.5}}{{lt -1.5 in.minus}}",
+        "{{(lookup in \"helper\")}}",
+        "{{(lookup in \"other\")}}{{(lookup in \"text\")}}",
+        "{{len (if prev.flag)}}{{len (nothing)}}",
+        "{{len (nothing)}}",
+        "{{lookup in.list 1}}{{lookup in.list \"0\"}}{{lookup in \"text\"}}{{lookup in 0}}",
+        "{{log in.text level=\"loud\"}}",
+        "{{log in.text level=\"WARN\"}}{{raw in.text}}{{log}}",
+        "{{{{raw}}}} {{in.text}} {{{{/raw}}}}",
+        "{{in.list.x}} {{in.text}}",
+        "{{#if false}}{{in.list.x}}{{/if}} {{in.text}}",
+        "{{in.nested}} {{in.list}} {{prev}} {{prev.none}} {{in.half}} {{in.big}}",
+        "{{#each this}}{{@key}} {{/each}}",
+        "{{#each in.list}}{{in.n}}{{@root}}{{/each}}",
+        "{{#unless missing}}{{#with missing}}x{{else}}{{this.in.n}}{{/with}}{{/unless}}",
+        "a {{~in.text~}} b {{~#if prev.flag~}} c {{~/if~}} d",
+        "x\n  {{#if prev.flag}}\n  y\n  {{/if}}\nz {{! c }}\n",
+    ] {
+        with_scope(|scope| {
+            let everything = scope.find(&Reference::Everything, &mut Budget::default());
+            let everything = everything.unwrap().unwrap();
+            let expected = HANDLEBARS.render_template(source, &*everything).ok();
+            let compiled = Mustache::compile(source);
+            let found = compiled
+                .ok()
+                .and_then(|it| it.render(scope, &mut Budget::default()).ok());
+            assert_eq!(found, expected, "{source}");
+        });
+    }
+}
+
 fn path() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "in.text",

@@ -260,11 +260,7 @@ impl Families {
             tenant: tenant.clone(),
         };
         // There from the start, so that the first of them is an increase.
-<<<<<<< HEAD
-        drop(self.packs_left_out.get_or_create(&label));
-=======
         self.packs_left_out.get_or_create(&label).inc_by(0);
->>>>>>> bounds-memory
         let messages = |outcome| {
             let tenant = tenant.clone();
             self.messages

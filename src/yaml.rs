@@ -30,6 +30,11 @@ pub fn read_text(file: &Path) -> Result<String, Problem> {
     })
 }
 
+/// The text without the byte order mark that some editors write before it.
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// A file of YAML that was read without a syntax error.
 #[derive(Debug)]
 pub struct Document {
@@ -41,6 +46,7 @@ pub struct Document {
 impl Document {
     /// Reads a text; the file is for the problems to name.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problem> {
+        let text = without_bom(text);
         if nesting::is_too_deep(text) {
             let problem = Problem::error(nesting::TOO_DEEP).in_file(file);
             return Err(problem.remedy("close the brackets, and nest less"));

@@ -233,3 +233,77 @@ fn mistakes_in_a_test_are_no_failures() {
         check(HELLO, test, 64, &[says, "line ", "help: "]);
     }
 }
+
+/// Runs `pack build` in a folder; its exit code and what it says.
+fn build(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_greentic-worker"));
+    let command = command.env_clear().current_dir(dir);
+    let output = command
+        .args(["pack", "build", "src"])
+        .args(args)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_pack_that_is_built_again_replaces_no_other_archive_and_no_other_binding() {
+    let dir = TempDir::new().unwrap();
+    let config = "pack_id: p\nversion: 1.0.0\nkind: application\npublisher: us\n";
+    let flow = |text: &str| {
+        format!(
+            "id: main\ntype: messaging\nnodes:\n  a: {{emit.message: {{text: {text}}}, routing: out}}\n"
+        )
+    };
+    put(dir.path(), "src/pack.yaml", config);
+    put(dir.path(), "src/flows/main.ygtc", flow("one"));
+    let (code, said) = build(dir.path(), &["--bind", "t1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("wrote bindings/t1.p.gtbind"), "{said}");
+    assert_eq!(build(dir.path(), &["--bind", "t2"]).0, Some(0));
+    let bound = |name: &str| fs::read_to_string(dir.path().join("bindings").join(name)).unwrap();
+    let by_hand = format!("# ours\n{}env_passthrough: [LANG]\n", bound("t1.p.gtbind"));
+    put(dir.path(), "bindings/t1.p.gtbind", &by_hand);
+    let (before, other) = (by_hand, bound("t2.p.gtbind"));
+    let archive = fs::read(dir.path().join("packs/store/p-1.0.0.gtpack")).unwrap();
+
+    // Other content under the same version.
+    put(dir.path(), "src/flows/main.ygtc", flow("two"));
+    let (code, said) = build(dir.path(), &["--bind", "t1"]);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(
+        said.contains(
+            "packs/store/p-1.0.0.gtpack: the store holds another archive of version 1.0.0"
+        ),
+        "{said}"
+    );
+    assert_eq!(
+        fs::read(dir.path().join("packs/store/p-1.0.0.gtpack")).unwrap(),
+        archive
+    );
+    assert_eq!(bound("t1.p.gtbind"), before);
+
+    put(
+        dir.path(),
+        "src/pack.yaml",
+        config.replace("1.0.0", "1.1.0"),
+    );
+    let (code, said) = build(dir.path(), &["--bind", "t1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("updated bindings/t1.p.gtbind"), "{said}");
+    let after = bound("t1.p.gtbind");
+    assert!(
+        after.starts_with("# ours\n") && after.ends_with("env_passthrough: [LANG]\n"),
+        "{after}"
+    );
+    assert!(
+        after.contains("store://p@1.1.0") && after != before,
+        "{after}"
+    );
+    assert_eq!(bound("t2.p.gtbind"), other);
+
+    put(dir.path(), "src/flows/main.ygtc", flow("three"));
+    assert_eq!(build(dir.path(), &[]).0, Some(64));
+    assert_eq!(build(dir.path(), &["--force"]).0, Some(0));
+}

@@ -164,6 +164,42 @@ fn unknown_keys_are_named_with_their_source_and_the_nearest_known_one() {
 }
 
 #[test]
+fn variables_that_kubernetes_makes_for_a_service_are_no_settings() {
+    let of_services = [
+        "GREENTIC_WORKER_SERVICE_HOST",
+        "GREENTIC_WORKER_SERVICE_PORT",
+        "GREENTIC_WORKER_SERVICE_PORT_HTTP",
+        "GREENTIC_WORKER_PORT",
+        "GREENTIC_WORKER_PORT_8080_TCP",
+        "GREENTIC_WORKER_PORT_8080_TCP_PROTO",
+        "GREENTIC_WORKER_PORT_8080_TCP_PORT",
+        "GREENTIC_WORKER_PORT_8080_TCP_ADDR",
+        "GREENTIC_WORKER_METRICS_SERVICE_HOST",
+        "GREENTIC_WORKER_METRICS_PORT_9090_UDP_ADDR",
+        "GREENTIC_WORKER__CANARY_SERVICE_HOST",
+    ];
+    works("", &of_services.map(|name| (name, "tcp://10.0.0.7:8080")));
+    for meant in [
+        "GREENTIC_WORKER_PORT_NUMBER",
+        "GREENTIC_WORKER_PORT_8080_TCP_LIMIT",
+    ] {
+        let said = load("", &[(meant, "1")], &Flags::default()).unwrap_err();
+        assert!(said.contains("it begins like a setting"), "{said}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_the_settings_is_passed_over() {
+    assert_eq!(
+        works("\u{feff}worker: {slots: 4}\n", &[])
+            .worker
+            .slots
+            .get(),
+        4
+    );
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_named_with_what_is_expected() {
     check_broken(
         "worker: {slots: many}\n",

@@ -92,7 +92,7 @@ pub fn render(
 }
 
 /// A text as YAML writes it, in quotes where it would be taken for something else.
-fn scalar(text: &str) -> Result<String, serde_yaml::Error> {
+pub(super) fn scalar(text: &str) -> Result<String, serde_yaml::Error> {
     Ok(serde_yaml::to_string(text)?.trim_end().to_owned())
 }
 

@@ -14,8 +14,9 @@ const EXTENSION: &str = "gtbind";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(blake3::Hash);
 
-/// Reads gtbinds: a file is read whatever its name, a folder gives its `*.gtbind` in the order of their names. A file
-/// that is reached twice is read once. What could be read comes back beside all the problems.
+/// Reads gtbinds: a file is read whatever its name, a folder gives its `*.gtbind` in the order of their names, hidden ones
+/// left out: macOS and editors make such files (`._a.gtbind`, `.#a.gtbind`). A file that is reached twice is read once. What
+/// could be read comes back beside all the problems.
 pub fn load(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
     let mut problems = Problems::default();
     if paths.is_empty() {
@@ -93,8 +94,9 @@ fn files_of(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
                 .push(Problem::error(format!("the folder cannot be read: {error}")).in_file(path)),
         }
     }
-    files.retain(|file| file.extension().is_some_and(|e| e == EXTENSION));
     files.sort();
+    problems.extend(files.iter().filter_map(|file| near_miss(file)));
+    files.retain(|file| is_gtbind(file));
     if files.is_empty() {
         problems.push(
             Problem::error("the folder holds no `*.gtbind` file")
@@ -103,6 +105,43 @@ fn files_of(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
         );
     }
     files
+}
+
+fn is_gtbind(file: &Path) -> bool {
+    !is_hidden(file) && file.extension().is_some_and(|e| e == EXTENSION)
+}
+
+fn is_hidden(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// A warning of a file that was probably meant as a gtbind and is not read.
+fn near_miss(file: &Path) -> Option<Problem> {
+    let name = file.file_name()?.to_string_lossy().to_lowercase();
+    if is_gtbind(file) || is_hidden(file) || name.ends_with('~') {
+        return None;
+    }
+    let named_alike =
+        name.contains(".gtbind") || name.ends_with(".gtbinds") || name.ends_with(".gtbin");
+    if named_alike && !file.is_dir() {
+        let problem = Problem::warning("it is named like a gtbind, but is not read");
+        return Some(problem.in_file(file).remedy(
+            "end its name in `.gtbind`, in small letters; or move it elsewhere if it is not meant to be read",
+        ));
+    }
+    let holds_gtbinds = || {
+        let entries = fs::read_dir(file).ok()?;
+        entries
+            .flatten()
+            .any(|entry| is_gtbind(&entry.path()))
+            .then_some(())
+    };
+    file.is_dir().then(holds_gtbinds).flatten().map(|()| {
+        Problem::warning("the folder holds gtbinds, but folders inside of a folder are not read")
+            .in_file(file)
+            .remedy("name it too (`--bindings-dir`), or move its gtbinds up")
+    })
 }
 
 fn read(file: &Path) -> Result<GtBind, Problems> {
@@ -164,6 +203,44 @@ mod tests {
         );
         assert!(load(&[]).1.has_errors());
     }
+
+    #[test]
+    fn hidden_files_are_passed_over_and_near_misses_are_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        write(
+            dir.path(),
+            "a.gtbind",
+            &format!("\u{feff}{}", gtbind("one")),
+        );
+        for hidden in ["._a.gtbind", ".#a.gtbind", "a.gtbind~", "README.md"] {
+            write(dir.path(), hidden, "\u{0}\u{5}\u{16}\u{7}");
+        }
+        for meant in ["b.gtbind.yaml", "c.GTBIND", "d.gtbinds"] {
+            write(dir.path(), meant, &gtbind("two"));
+        }
+        let inner = dir.path().join("more");
+        fs::create_dir(&inner).unwrap();
+        write(&inner, "e.gtbind", &gtbind("three"));
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        let (found, problems) = load(&[dir.path().to_owned()]);
+        let flows: Vec<_> = found.iter().map(|g| g.flows[0].value.as_str()).collect();
+        assert_eq!(flows, ["one"]);
+        let warned: Vec<_> = problems
+            .iter()
+            .map(|p| {
+                p.file
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(warned, ["b.gtbind.yaml", "c.GTBIND", "d.gtbinds", "more"]);
+        assert!(!problems.has_errors(), "{problems}");
+    }
+
     #[test]
     fn a_fingerprint_changes_with_whatever_a_load_would_see() {
         let dir = tempfile::tempdir().unwrap();

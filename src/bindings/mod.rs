@@ -7,8 +7,10 @@ mod env;
 mod gtbind;
 mod load;
 mod merge;
+mod rebind;
 
 pub use env::{Denial, EnvPattern, EnvPolicy, InvalidPattern, grant, granted_always};
 pub use gtbind::{Entry, GtBind, Origin, render};
 pub use load::{Fingerprint, fingerprint, load};
 pub use merge::{PackBinding, merge};
+pub use rebind::rebind;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Subcommand;
 
 use super::{Failure, say};
-use crate::bindings;
+use crate::bindings::{self, GtBind};
 use crate::catalog;
 use crate::model::{FlowId, PackId, Problem, Problems, TenantId};
 use crate::pack::{self, BuiltPack, PackSummary, SigningKey};
@@ -26,12 +26,15 @@ pub enum Pack {
         /// The archive to write; without it, the archive goes into packs/store, where `store://` finds it
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Write a gtbind for this tenant, too
+        /// Write a gtbind for this tenant, too; one that is there keeps its flows and all else but pack_id and pack_ref
         #[arg(long, value_name = "TENANT")]
         bind: Option<TenantId>,
         /// The folder that the gtbind goes to
         #[arg(long, value_name = "DIR", default_value = "bindings")]
         bindings_dir: PathBuf,
+        /// Replace another archive of the same version in packs/store; gtbinds that name the old one no longer load
+        #[arg(long)]
+        force: bool,
     },
     /// Show what is inside an archive; it is checked as a start would check it
     Inspect {
@@ -64,12 +67,16 @@ pub fn run(pack: &Pack) -> Result<(), Failure> {
             out,
             bind,
             bindings_dir,
+            force,
         } => {
             let built = catalog::build_pack(dir)?;
             for warning in built.warnings.iter() {
                 writeln!(io::stderr(), "{warning}")?;
             }
             let (file, reference) = place(&built, out.as_deref())?;
+            if out.is_none() && !force {
+                refuse_other_digest(&built, &file)?;
+            }
             write(&file, &built.bytes)?;
             say(built.id)?;
             writeln!(io::stderr(), "wrote {}", file.display())?;
@@ -99,6 +106,26 @@ fn place(built: &BuiltPack, out: Option<&Path>) -> Result<(PathBuf, String), Fai
     }
 }
 
+/// An archive in the store is named by its version, so workers and gtbinds trust that it stays what it is.
+fn refuse_other_digest(built: &BuiltPack, file: &Path) -> Result<(), Failure> {
+    let Ok(there) = fs::read(file) else {
+        return Ok(());
+    };
+    let there = PackId::of_archive(&there);
+    if there == built.id {
+        return Ok(());
+    }
+    let version = &built.manifest.version;
+    let problem = Problem::error(format!(
+        "the store holds another archive of version {version}: {there}, and not {}",
+        built.id
+    ));
+    Err(Problems::from(problem.in_file(file).remedy(
+        "raise `version` in pack.yaml; or replace the archive with --force, if nothing runs it",
+    ))
+    .into())
+}
+
 fn write_gtbind(
     built: &BuiltPack,
     tenant: &TenantId,
@@ -111,12 +138,35 @@ fn write_gtbind(
         .iter()
         .map(|entry| entry.id.clone())
         .collect();
-    let text =
-        bindings::render(tenant, &built.id, reference, &flows).map_err(anyhow::Error::from)?;
-    let file = dir.join(format!("{}.gtbind", built.manifest.pack_id));
+    let (pack, id) = (&built.manifest.pack_id, &built.id);
+    let existing = existing_gtbind(dir, tenant, pack.as_str());
+    let (file, text, what) = match existing {
+        Some((file, text)) => {
+            let text = bindings::rebind(&file, &text, id, reference)?;
+            (file, text, "updated")
+        }
+        None => {
+            let text =
+                bindings::render(tenant, id, reference, &flows).map_err(anyhow::Error::from)?;
+            (dir.join(format!("{tenant}.{pack}.gtbind")), text, "wrote")
+        }
+    };
     write(&file, text.as_bytes())?;
-    writeln!(io::stderr(), "wrote {}", file.display())?;
+    writeln!(io::stderr(), "{what} {}", file.display())?;
     Ok(())
+}
+
+/// The gtbind that binds this pack to this tenant already: under its own name, or under the pack's alone if it is this
+/// tenant's.
+fn existing_gtbind(dir: &Path, tenant: &TenantId, pack: &str) -> Option<(PathBuf, String)> {
+    let own = dir.join(format!("{tenant}.{pack}.gtbind"));
+    if let Ok(text) = fs::read_to_string(&own) {
+        return Some((own, text));
+    }
+    let plain = dir.join(format!("{pack}.gtbind"));
+    let text = fs::read_to_string(&plain).ok()?;
+    let is_ours = GtBind::parse(&plain, &text).is_ok_and(|gtbind| gtbind.tenant == *tenant);
+    is_ours.then_some((plain, text))
 }
 
 fn inspect(file: &Path, json: bool) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use figment::{Metadata, Profile, Provider};
 
 use super::{DEFAULT_YAML, Flags, flags, variables};
 use crate::model::{Problem, Problems};
-use crate::yaml::nesting;
+use crate::yaml::{nesting, without_bom};
 
 /// Where a layer's values come from.
 #[derive(Clone)]
@@ -75,6 +75,7 @@ fn file(path: &Path) -> Result<Dict, Problem> {
 
 /// Reads by way of `serde_yaml::Value`, which refuses a key that is there twice. An empty text sets nothing.
 fn yaml(text: &str) -> Result<Dict, String> {
+    let text = without_bom(text);
     if nesting::is_too_deep(text) {
         return Err(nesting::TOO_DEEP.to_owned());
     }

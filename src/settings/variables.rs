@@ -28,6 +28,9 @@ pub(super) fn layer(
         let keys: Vec<&str> = strip_prefix(name, VARIABLE_PREFIX)
             .map(|keys| keys.split("__").collect())
             .unwrap_or_default();
+        if keys.len() < 2 && is_of_a_kubernetes_service(rest) {
+            continue;
+        }
         if keys.is_empty() || keys.contains(&"") {
             problems.push(misnamed(name, rest, schema));
         } else if !text.is_empty() {
@@ -35,6 +38,24 @@ pub(super) fn layer(
         }
     }
     layer
+}
+
+/// Kubernetes gives every container such variables for each Service of its namespace. Those of a Service whose name begins
+/// with `greentic-worker` begin like settings: `GREENTIC_WORKER_SERVICE_HOST`, `GREENTIC_WORKER_PORT_8080_TCP_ADDR`.
+fn is_of_a_kubernetes_service(rest: &str) -> bool {
+    let rest = format!("_{}", rest.to_ascii_uppercase());
+    let is_port = |(_, port): (&str, &str)| {
+        let mut parts = port.split('_');
+        let number = parts.next().is_some_and(|n| n.parse::<u16>().is_ok());
+        let protocol = matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"));
+        let field = matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"));
+        number && protocol && field && parts.next().is_none()
+    };
+    rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_")
+        || rest.ends_with("_PORT")
+        || rest.rsplit_once("_PORT_").is_some_and(is_port)
 }
 
 /// Reads a variable's text the way figment does: numbers, `true`, `[a, b]`, `{key=value}`, `"text"`.

@@ -3,6 +3,7 @@
 //! - [`Servers`]: NATS and Redis, shared by the tests of this binary or owned by one of them.
 //! - [`WorkerProcess`]: the built worker, to be stopped, killed, paused and read.
 //! - [`Tenant`]: a tenant that no other test uses, with gtbinds of its own. [`FixturePack`]: a pack that a test writes.
+//! - [`Neighbour`]: a second tenant, whose latency shows what an attack does to it.
 //! - [`Provider`]: the other side of the contract: publishes activities, collects replies and dead letters.
 //!
 //! A test reads like this:
@@ -28,6 +29,7 @@ mod activities;
 mod containers;
 mod guarded;
 mod native;
+mod neighbour;
 mod packs;
 mod processes;
 mod servers;
@@ -39,6 +41,7 @@ mod tests;
 pub use activities::{Dead, Message, Provider, Reply};
 pub use guarded::{Guarded, scratch};
 pub use native::{NatsServer, RedisServer, free_port};
+pub use neighbour::{ConnectedNeighbour, MOST_SLOWDOWN, Neighbour};
 pub use packs::FixturePack;
 pub use processes::{cpu_seconds, resident_bytes};
 pub use servers::{Servers, redis_connection, setting};

@@ -1,11 +1,14 @@
 //! What operators see: logs, metrics, and whether the worker is alive and ready.
 
 mod components;
+mod compute;
 mod health;
 mod logs;
 mod metrics;
 mod span;
 mod tenant;
+mod threads;
+mod watchdog;
 
 use std::io::{IsTerminal, stderr};
 
@@ -20,10 +23,13 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
+pub use compute::ComputeMetrics;
 pub use health::{Health, NotReady};
 pub use metrics::{Metrics, Reload};
-pub use span::TurnSpan;
+pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};
+pub use threads::{Occupied, occupied};
+pub use watchdog::Watchdog;
 
 /// The settings under `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +147,6 @@ fn is_unlikely_target(word: &str) -> bool {
         "greentic_worker",
         "async_nats",
         "redis",
-        "axum",
         "hyper",
         "rustls",
         "wasmtime",

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::bus::{Bus, Published};
+use crate::adapters::compute::{ComputePool, InlineCompute};
 use crate::adapters::http::{self, Endpoint, Listen};
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
@@ -60,6 +61,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// There are no threads for runs that compute for long.
+    #[error("the compute threads cannot be started (`worker.compute_threads`): {0}")]
+    Compute(#[source] std::io::Error),
 }
 
 /// A worker with everything connected and bound, ready to run. Its turns go through the ports `I`, `S` and `P`.
@@ -137,6 +141,8 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
         let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(loader.counted()));
+        let compute = metrics.compute().clone();
+        let compute = ComputePool::start(settings.worker.compute_threads, compute);
         let outage = Outage::default();
         let Ports {
             inbound,
@@ -150,6 +156,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             publisher,
             registry: Arc::clone(&live),
             components: loaded.components,
+            compute: Arc::new(compute.map_err(StartError::Compute)?),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
@@ -330,6 +337,7 @@ impl Embedding {
             publisher: Arc::new(bus.clone()),
             registry: Arc::new(Live::from(loaded.registry)),
             components: loaded.components,
+            compute: Arc::new(InlineCompute),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),

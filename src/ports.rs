@@ -9,10 +9,12 @@ use greentic_types::{SessionData, SessionKey};
 use time::OffsetDateTime;
 
 mod components;
+mod compute;
 
 pub use components::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants, Running,
 };
+pub use compute::{Computation, Compute};
 
 use crate::model::{Activity, FlowId, Headers, InboundMessage, Outbound, PackId, TenantId};
 

@@ -71,7 +71,7 @@ impl From<StartError> for Failure {
                 Self::Unavailable(error.to_string())
             }
             StartError::Streams(problems) => Self::Problems(problems),
-            StartError::Listen { .. } => Self::Other(error.into()),
+            StartError::Listen { .. } | StartError::Compute(_) => Self::Other(error.into()),
         }
     }
 }

@@ -1,69 +1,19 @@
 //! The part of a turn between BEGIN and COMMIT: choose the flow, run the machine, gather what it changes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use greentic_types::{SessionData, SessionKey};
+use greentic_types::SessionKey;
 use serde_json::Value;
 
+use super::Attempt;
+use super::compute::{LARGE, WatchedRun, is_heavy};
 use super::failure::TurnError;
-use super::parked::{FoundWait, ParkedRun, session};
-use super::replies::Origin;
-use super::{Applied, Attempt};
-use crate::flow::{
-    self, Ask, Context, Effects, Event, FlowError, Run, RunMonitor, StateWrite, Step, Wait,
-};
-use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
-use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
+use super::parked::FoundWait;
+use super::results::{Around, Played, Results, results};
+use crate::flow::{Ask, Effects, Event, Run, Step, Wait};
+use crate::model::{Activity, FlowId, MAX_DEPTH, PackId, too_deep_at};
+use crate::ports::{Opening, ParkedWait, Publisher, StateSlot, StoreError, TurnStore};
 use crate::registry::{BoundPack, Entry, EntryError, Registry};
-
-/// What a run of the machine came to: everything that COMMIT applies.
-pub struct Played {
-    taken: Option<FoundWait>,
-    parked: Option<Parked>,
-    /// The state that was read, and what it was.
-    pub state_read: Vec<(StateSlot, Option<String>)>,
-    /// The state that is written.
-    pub state_written: Vec<(StateSlot, Option<String>)>,
-    /// The replies.
-    pub outbox: Vec<Outbound>,
-}
-
-struct Parked {
-    key: SessionKey,
-    data: Box<SessionData>,
-    correlation: Option<String>,
-    ttl: Duration,
-}
-
-impl Played {
-    /// The wait that COMMIT clears.
-    pub fn taken(&self) -> Option<Taken<'_>> {
-        self.taken.as_ref().map(|found| Taken {
-            key: &found.key,
-            correlation: found.correlation.as_deref(),
-            shadowed: &found.shadowed,
-        })
-    }
-
-    /// The wait that COMMIT registers.
-    pub fn park(&self) -> Option<Park<'_>> {
-        self.parked.as_ref().map(|parked| Park {
-            key: &parked.key,
-            data: &parked.data,
-            correlation: parked.correlation.as_deref(),
-            ttl: parked.ttl,
-        })
-    }
-
-    /// What the turn did, once it is committed.
-    pub fn applied(&self) -> Applied {
-        Applied {
-            resumed: self.taken.is_some(),
-            parked: self.parked.is_some(),
-        }
-    }
-}
 
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
 /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
@@ -87,6 +37,8 @@ pub struct Chosen {
     flow: FlowId,
     run: Run,
     found: Option<FoundWait>,
+    /// What was parked is large.
+    is_large: bool,
 }
 
 impl Chosen {
@@ -104,10 +56,16 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         chosen: Chosen,
     ) -> Result<Played, TurnError> {
         let Chosen {
-            pack, run, found, ..
+            pack,
+            run,
+            found,
+            is_large,
+            ..
         } = chosen;
         let mut state = StateReads::foreseen(&self.foreseen, &opening.state);
-        let (wait, effects) = self.drive(&pack, run, &mut state).await?;
+        let mut watched = self.watched(&pack);
+        let driven = self.drive(&mut watched, &pack, run, &mut state).await;
+        let (wait, effects) = driven?;
         let correlation =
             (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
@@ -116,23 +74,37 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         for line in &effects.logs {
             tracing::info!(line = %line, "flow log");
         }
-        let origin = Origin {
-            activity: self.activity,
+        let found_now = Around {
             pack: pack.id,
-            trace: Some(&self.trace),
+            session: wait.is_some().then(|| {
+                let named = correlation.clone();
+                SessionKey::new(named.unwrap_or_else(|| self.turns.ids.uuid()))
+            }),
+            shadowed: FoundWait::shadows(found.as_ref(), opening.head.as_ref()),
+            correlation,
+            wait_ttl: self.turns.config.wait_ttl,
         };
-        let outbox = origin.messages(effects.replies, correlation.as_deref())?;
-        let shadowed = FoundWait::shadows(found.as_ref(), opening.head.as_ref());
-        let parked = wait
-            .map(|wait| self.park(&pack.id, wait, correlation, shadowed))
-            .transpose()?;
-        Ok(Played {
-            taken: found,
-            parked,
-            state_read: state.read,
-            state_written: written(pack.id, effects.state)?,
-            outbox,
-        })
+        let parks_much = found_now.session.is_some() && is_heavy(&self.activity.payload);
+        let results = match watched.is_long || is_large || state.is_large || parks_much {
+            false => results(self.activity, &self.trace, found_now, (wait, effects)),
+            true => Box::pin(self.large_results(found_now, (wait, effects))).await,
+        };
+        Ok(Played::new(found, state.read, results?))
+    }
+
+    /// Writes results that may be large.
+    async fn large_results(
+        &self,
+        around: Around,
+        run: (Option<Wait>, Effects),
+    ) -> Result<Results, TurnError> {
+        let (activity, trace) = (self.activity.clone(), self.trace.clone());
+        let mut parts = Some((around, run));
+        let slice = move || {
+            let (around, run) = parts.take()?;
+            Some(results(&activity, &trace, around, run))
+        };
+        self.compute(slice).await
     }
 
     /// A parked flow goes on; without one the activity's entry flow starts.
@@ -146,9 +118,18 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 pack,
                 flow,
                 found: None,
+                is_large: false,
             });
         };
-        let (found, snapshot) = FoundWait::read(wait)?;
+        let is_large = wait.data.context_json.len() > LARGE;
+        let (found, snapshot) = match is_large {
+            false => FoundWait::read(wait)?,
+            true => {
+                let wait = wait.clone();
+                let reading = self.compute(move || Some(FoundWait::read(&wait)));
+                Box::pin(reading).await?
+            }
+        };
         let flow = &wait.data.flow_id;
         self.span.flow(&found.pack, flow);
         if let Some(trace) = &found.trace {
@@ -163,6 +144,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             flow: flow.clone(),
             run: Run::parked(snapshot),
             found: Some(found),
+            is_large,
         })
     }
 
@@ -183,53 +165,36 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// the others are the smaller.
     async fn drive(
         &self,
+        run: &mut WatchedRun<'_>,
         pack: &BoundPack,
-        run: Run,
+        fresh: Run,
         state: &mut StateReads,
     ) -> Result<(Option<Wait>, Effects), TurnError> {
-        let mut run = Box::new(run);
-        let monitor = RunMonitor::default();
+        let mut next = Box::new(fresh);
         let mut event = Event::Activity(Arc::clone(&self.activity.payload));
         loop {
-            let context = Context {
-                program: &pack.program,
-                env: &pack.grants.env,
-                now: self.turns.clock.now(),
-                slice: u64::MAX,
-                monitor: &monitor,
-            };
-            match flow::advance(&context, run, event).map_err(|error| self.stopped(error))? {
-                Step::Paused(paused) => {
-                    run = paused;
-                    event = Event::Continue;
-                }
+            match self.advance(run, next, event).await? {
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
+                Step::Paused(paused) => {
+                    next = paused;
+                    event = Event::Continue;
+                }
                 Step::Ask(asking, Ask::State { flow, key }) => {
-                    run = asking;
+                    next = asking;
                     let reading = self.read_state(pack.id, flow, key, state);
                     event = Event::State(Box::pin(reading).await?);
                 }
                 Step::Ask(mut asking, Ask::Component(invocation)) => {
                     let call = self.invoke(pack, invocation, &mut asking, state);
                     let done = Box::pin(call).await?;
-                    run = asking;
+                    next = asking;
                     event = Event::Component {
                         output: done.value,
                         state: done.state,
                     };
                 }
             }
-        }
-    }
-
-    /// A run is asked to stop when it has taken its time.
-    fn stopped(&self, error: FlowError) -> TurnError {
-        let limit = self.turns.config.turn_timeout;
-        if matches!(error, FlowError::Interrupted { .. }) {
-            TurnError::TimedOut { limit }
-        } else {
-            error.into()
         }
     }
 
@@ -255,67 +220,40 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     .flatten()
             }
         };
-        let corrupt = |reason| StoreError::Corrupt {
-            what: format!("state `{}` of flow `{}`", slot.key, slot.flow),
-            reason,
+        let value = match &raw {
+            Some(text) if text.len() > LARGE => {
+                state.is_large = true;
+                let (slot, text) = (slot.clone(), text.clone());
+                self.compute(move || Some(parse(&slot, &text))).await?
+            }
+            Some(text) => parse(&slot, text)?,
+            None => None,
         };
-        // Another program may have written it, and deeper than a parked run could be read back with it.
-        if raw
-            .as_ref()
-            .is_some_and(|raw| too_deep_at(raw.as_bytes(), MAX_DEPTH).is_some())
-        {
-            return Err(corrupt(format!("it nests deeper than {MAX_DEPTH} levels")).into());
-        }
-        let value = raw.as_deref().map(serde_json::from_str).transpose();
-        let value = value.map_err(|error| corrupt(error.to_string()))?;
         state.read.push((slot, raw));
         Ok(value)
     }
-
-    /// A wait needs to know where its answer will come from.
-    fn park(
-        &self,
-        pack: &PackId,
-        wait: Wait,
-        correlation: Option<String>,
-        shadowed: Vec<SessionKey>,
-    ) -> Result<Parked, TurnError> {
-        if self.activity.reply_scope.is_none() {
-            return Err(TurnError::ReplyScopeMissing);
-        }
-        let context = |run| ParkedRun {
-            correlation: correlation.clone(),
-            shadowed,
-            trace: Some(self.trace.clone()),
-            run,
-        };
-        let data = session(self.activity, pack, wait, context)?;
-        let key = correlation.clone();
-        Ok(Parked {
-            key: SessionKey::new(key.unwrap_or_else(|| self.turns.ids.uuid())),
-            data: Box::new(data),
-            correlation,
-            ttl: self.turns.config.wait_ttl,
-        })
-    }
 }
 
-/// What a turn writes, as it is stored.
-fn written(
-    pack: PackId,
-    writes: Vec<StateWrite>,
-) -> Result<Vec<(StateSlot, Option<String>)>, serde_json::Error> {
-    let stored = |StateWrite { flow, key, value }| {
-        let value = value.as_ref().map(serde_json::to_string).transpose()?;
-        Ok((StateSlot { pack, flow, key }, value))
+/// Reads a stored value.
+fn parse(slot: &StateSlot, text: &str) -> Result<Option<Value>, StoreError> {
+    let corrupt = |reason| StoreError::Corrupt {
+        what: format!("state `{}` of flow `{}`", slot.key, slot.flow),
+        reason,
     };
-    writes.into_iter().map(stored).collect()
+    // Another program may have written it, and deeper than a parked run could be read back with it.
+    if too_deep_at(text.as_bytes(), MAX_DEPTH).is_some() {
+        return Err(corrupt(format!("it nests deeper than {MAX_DEPTH} levels")));
+    }
+    let value = serde_json::from_str(text);
+    value.map(Some).map_err(|error| corrupt(error.to_string()))
 }
 
 /// The state that a turn has at hand, and what of it the flow has really read: COMMIT checks only that.
 pub struct StateReads {
     foreseen: Vec<(StateSlot, Option<String>)>,
     read: Vec<(StateSlot, Option<String>)>,
+    /// Some of it is large.
+    is_large: bool,
 }
 
 impl StateReads {
@@ -323,6 +261,7 @@ impl StateReads {
         Self {
             foreseen: slots.iter().cloned().zip(values.iter().cloned()).collect(),
             read: Vec::new(),
+            is_large: false,
         }
     }
 

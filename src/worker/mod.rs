@@ -1,5 +1,6 @@
 //! Pulls deliveries, runs their turns in parallel, keeps each conversation in order, and drains when told to stop.
 
+mod accept;
 pub mod dead_letter;
 mod lanes;
 mod pull;
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::model::{Activity, TenantId, key_from_headers};
 use crate::ports::{Delivery, Inbound, Publisher, TurnStore};
 use crate::telemetry::{Metrics, TenantMetrics, TurnSpan};
-use crate::turn::Turns;
+use crate::turn::{TurnError, Turns};
 use lanes::{Lanes, Place};
 pub use pull::IDLE_WAIT;
 use pull::Puller;
@@ -196,17 +197,16 @@ where
         }
     }
 
-    /// Takes a message that was pulled: finds its place in its conversation now, while messages are in order, and runs
-    /// its turn in a task of its own.
+    /// Takes a message that was pulled and read: finds its place in its conversation now, while messages are in order, and
+    /// runs its turn in a task of its own.
     fn accept(
         self: &Arc<Self>,
-        delivery: I::Delivery,
-        mut claim: SlotClaim,
+        (delivery, mut claim): (I::Delivery, SlotClaim),
+        read: Result<Activity, TurnError>,
+        span: TurnSpan,
         metrics: &Arc<TenantMetrics>,
     ) {
-        let message = delivery.message();
-        let span = TurnSpan::new(&message.tenant);
-        let read = self.turns.read(message).map(|activity| {
+        let read = read.map(|activity| {
             let activity = Arc::new(activity);
             span.activity(&activity);
             let place = self.lanes.queue(&activity);
@@ -215,7 +215,7 @@ where
             }
             (activity, place)
         });
-        if let (Err(_), Some(key)) = (&read, key_from_headers(&message.headers)) {
+        if let (Err(_), Some(key)) = (&read, key_from_headers(&delivery.message().headers)) {
             span.message(&key);
         }
         let (shared, metrics) = (Arc::clone(self), Arc::clone(metrics));

@@ -24,7 +24,7 @@ use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use compute::ComputeMetrics;
-pub use health::{Health, NotReady};
+pub use health::{HEARTBEAT, Health, NotReady, Stall};
 pub use metrics::{Metrics, Reload};
 pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};

@@ -12,10 +12,12 @@ mod bounded_steps;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;
+mod endpoint;
 mod fairness;
 mod harness;
 mod kill_points;
 mod load_balancer_safety;
+mod long_turns;
 mod messages;
 mod multi_pack;
 mod multi_wait;

@@ -2,37 +2,40 @@
 
 mod assembly;
 mod bounds;
+mod config;
+mod control;
+mod embedding;
 mod load;
 mod reload;
+mod threads;
 
-use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use load::{LeftOut, Loaded, Loader, load};
-pub(crate) use load::{load_with, prepare};
-use reload::Reloading;
-use tokio::net::TcpListener;
-use tokio::signal::unix::Signal;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapters::bus::{Bus, Published};
-use crate::adapters::http::{self, Endpoint, Listen};
+use config::{TenantLimits, turn_config, worker_config};
+pub use control::Control;
+pub use embedding::Embedding;
+pub use load::{LeftOut, Loaded, Loader, load};
+pub(crate) use load::{load_with, prepare};
+pub use reload::Reloading;
+pub use threads::TurnThreads;
+
+use crate::adapters::compute::ComputePool;
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
-use crate::adapters::memory::MemoryStore;
 use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
 use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
-use crate::registry::Live;
 use crate::settings::Settings;
-use crate::telemetry::{Health, Metrics};
-use crate::turn::{self, Outage, RetryPolicy, Turns};
-use crate::worker::{self, Drained, Worker};
+use crate::telemetry::{HEARTBEAT, Health};
+use crate::turn::{Outage, Turns};
+use crate::worker::{Drained, Worker};
 
 /// How often the connections are looked at for readiness.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -60,8 +63,11 @@ pub enum StartError {
         /// The address in the settings.
         address: SocketAddr,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// There are no threads for runs that compute for long.
+    #[error("the compute threads cannot be started (`worker.compute_threads`): {0}")]
+    Compute(#[source] io::Error),
 }
 
 /// A worker with everything connected and bound, ready to run. Its turns go through the ports `I`, `S` and `P`.
@@ -69,27 +75,24 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     worker: Worker<I, S, P>,
     nats: Arc<Nats>,
     redis: Arc<RedisStore>,
-    http: Option<TcpListener>,
     health: Arc<Health>,
-    metrics: Arc<Metrics>,
     outage: Outage,
-    reloading: Reloading,
 }
 
 impl App {
-    /// Connects to NATS and Redis, makes or checks the streams, and binds the endpoint. Nothing is pulled yet. What was
-    /// loaded runs first; from then on the loader looks for changes.
+    /// Connects to NATS and Redis, and makes or checks the streams. Nothing is pulled yet. What was loaded runs first; what
+    /// comes beside the worker looks for changes.
     pub async fn build(
         settings: &Settings,
-        loader: Loader,
-        loaded: Loaded,
-    ) -> Result<Self, StartError> {
+        loaded: (Loader, Loaded),
+        control: &Control,
+    ) -> Result<(Self, Reloading), StartError> {
         let ports = |nats: &Arc<Nats>, redis: &Arc<RedisStore>| Ports {
             inbound: Arc::clone(nats),
             store: Arc::clone(redis),
             publisher: Arc::clone(nats),
         };
-        Self::build_on(settings, (loader, loaded), ports).await
+        Self::build_on(settings, loaded, control, ports).await
     }
 }
 
@@ -98,16 +101,17 @@ impl App<Mortal<Nats>, Mortal<RedisStore>, Mortal<Nats>> {
     /// As [`App::build`], but dies when it is told to.
     pub async fn build_mortal(
         settings: &Settings,
-        (loader, loaded): (Loader, Loaded),
+        loaded: (Loader, Loaded),
+        control: &Control,
         kill_at: KillAt,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Reloading), StartError> {
         let fuse = Fuse::new(kill_at);
         let ports = |nats: &Arc<Nats>, redis: &Arc<RedisStore>| Ports {
             inbound: Mortal::new(nats, &fuse),
             store: Mortal::new(redis, &fuse),
             publisher: Mortal::new(nats, &fuse),
         };
-        Self::build_on(settings, (loader, loaded), ports).await
+        Self::build_on(settings, loaded, control, ports).await
     }
 }
 
@@ -122,8 +126,9 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
     async fn build_on(
         settings: &Settings,
         (loader, loaded): (Loader, Loaded),
+        control: &Control,
         ports: impl FnOnce(&Arc<Nats>, &Arc<RedisStore>) -> Ports<I, S, P>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Reloading), StartError> {
         let (nats, redis) = tokio::join!(
             Nats::connect(&settings.nats),
             RedisStore::connect(&settings.redis)
@@ -135,17 +140,9 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
-        let http = listen(settings.http.listen).await?;
-        if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
-            loaded.components.keep_from(address);
-        }
-
-        let health = Arc::new(Health::new(settings.http.stalled_after));
-        let metrics = Arc::new(
-            Metrics::new(Arc::clone(&health))
-                .with_components(loader.counted())
-                .with_memory(loader.memory()),
-        );
+        let (health, metrics) = (Arc::clone(&control.health), Arc::clone(&control.metrics));
+        let compute = metrics.compute().clone();
+        let compute = ComputePool::start(settings.worker.compute_threads, compute);
         let outage = Outage::default();
         let Ports {
             inbound,
@@ -161,6 +158,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             registry: Arc::clone(&live),
             components: loaded.components,
             clock: Arc::new(SystemClock),
+            compute: Arc::new(compute.map_err(StartError::Compute)?),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
             config: turn_config(settings),
@@ -173,59 +171,35 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             nats: Arc::clone(&nats),
             served: worker.served(),
             limits: TenantLimits::of(settings),
-            metrics: Arc::clone(&metrics),
+            metrics,
             every: settings.reload.every,
             seen: loaded.seen,
             left_out: loaded.left_out,
         };
-        Ok(Self {
+        let app = Self {
             worker,
             nats,
             redis,
-            http,
             health,
-            metrics,
             outage,
-            reloading,
-        })
+        };
+        Ok((app, reloading))
     }
 
-    /// Works until `stop` is cancelled, then drains and closes the connections. Each `hangup` makes it load its bindings
-    /// again.
-    pub async fn run(self, stop: CancellationToken, hangup: Signal) -> Drained {
+    /// Works until `stop` is cancelled, then drains and closes the connections.
+    pub async fn run(self, stop: CancellationToken) -> Drained {
         let Self {
             worker,
             nats,
             redis,
-            http,
             health,
-            metrics,
             outage,
-            reloading,
         } = self;
         let over = CancellationToken::new();
-        if let Some(listener) = http {
-            let endpoint = Endpoint {
-                health: Arc::clone(&health),
-                metrics,
-            };
-            let shutdown = over.clone().cancelled_owned();
-            tokio::spawn(async move { http::serve(listener, endpoint, shutdown).await });
-        }
         let look = watch(Arc::clone(&nats), redis, outage, Arc::clone(&health));
         tokio::spawn(over.clone().run_until_cancelled_owned(look));
-        let draining = {
-            let (stop, health) = (stop.clone(), Arc::clone(&health));
-            async move {
-                stop.cancelled().await;
-                health.draining();
-            }
-        };
-        tokio::spawn(draining);
-        tokio::spawn(
-            stop.clone()
-                .run_until_cancelled_owned(reloading.run(hangup)),
-        );
+        let beat = beat(Arc::clone(&health));
+        tokio::spawn(over.clone().run_until_cancelled_owned(beat));
         health.started();
         tracing::info!("started");
         let drained = worker.run(stop).await;
@@ -248,17 +222,6 @@ fn report(problems: Problems) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn listen(listen: Listen) -> Result<Option<TcpListener>, StartError> {
-    let Listen::At(address) = listen else {
-        return Ok(None);
-    };
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    tracing::info!(http = %bound, "listening");
-    Ok(Some(listener))
-}
-
 /// Keeps readiness true to the facts: both servers answer, and no turn waits for them.
 async fn watch(nats: Arc<Nats>, redis: Arc<RedisStore>, outage: Outage, health: Arc<Health>) {
     loop {
@@ -268,99 +231,10 @@ async fn watch(nats: Arc<Nats>, redis: Arc<RedisStore>, outage: Outage, health: 
     }
 }
 
-fn turn_config(settings: &Settings) -> turn::Config {
-    let worker = &settings.worker;
-    turn::Config {
-        env: settings.environment.clone(),
-        payload_bytes: settings.limits.payload_bytes.get(),
-        retry: RetryPolicy {
-            attempts: worker.attempts.get(),
-            initial: worker.retry.initial,
-            max: worker.retry.max,
-        },
-        turn_timeout: worker.turn_timeout,
-        lease_ttl: worker.lease_ttl,
-        wait_ttl: worker.wait_ttl,
-        bounds: bounds::bounds(settings),
-    }
-}
-
-fn worker_config(settings: &Settings, tenants: &[TenantId]) -> worker::Config {
-    worker::Config {
-        slots: settings.worker.slots.get(),
-        tenant_queue: settings.worker.tenant_queue,
-        tenants: TenantLimits::of(settings).served(tenants),
-        progress_every: settings.nats.ack_wait / 3,
-        drain_timeout: settings.worker.drain_timeout,
-        apology: settings.worker.apology.clone(),
-    }
-}
-
-/// How many turns of a tenant may be in flight.
-struct TenantLimits {
-    everyone: usize,
-    own: BTreeMap<TenantId, usize>,
-}
-
-impl TenantLimits {
-    fn of(settings: &Settings) -> Self {
-        let worker = &settings.worker;
-        let own = settings.tenants.iter().filter_map(|(id, tenant)| {
-            let most = tenant.max_in_flight?;
-            Some((id.clone(), most.get()))
-        });
-        Self {
-            everyone: worker.tenant_slots.unwrap_or(worker.slots).get(),
-            own: own.collect(),
-        }
-    }
-
-    fn served(&self, tenants: &[TenantId]) -> worker::Served {
-        let limit = |tenant: &TenantId| self.own.get(tenant).copied().unwrap_or(self.everyone);
-        let served = tenants.iter().map(|tenant| (tenant.clone(), limit(tenant)));
-        served.collect()
-    }
-}
-
-/// A worker inside this process, on the in-process bus and in-memory sessions: what `chat` talks to without a server.
-pub struct Embedding {
-    /// Where activities go in.
-    pub bus: Bus,
-    /// What comes back.
-    pub published: UnboundedReceiver<Published>,
-    /// The tenants that can be talked to.
-    pub tenants: Vec<TenantId>,
-}
-
-impl Embedding {
-    /// Starts it with what was loaded; it ends with the process.
-    pub fn start(settings: &Settings, loaded: Loaded) -> Self {
-        let (bus, published) = Bus::new();
-        let tenants: Vec<TenantId> = loaded.registry.tenants().into_iter().cloned().collect();
-        let turns = Turns {
-            store: Arc::new(MemoryStore::new(SystemClock, settings.redis.dedupe_window)),
-            publisher: Arc::new(bus.clone()),
-            registry: Arc::new(Live::from(loaded.registry)),
-            components: loaded.components,
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(RandomIds),
-            outage: Outage::default(),
-            config: turn_config(settings),
-        };
-        let metrics = Arc::new(Metrics::new(Arc::new(Health::new(
-            settings.http.stalled_after,
-        ))));
-        let worker = Worker::new(
-            Arc::new(bus.clone()),
-            turns,
-            metrics,
-            worker_config(settings, &tenants),
-        );
-        tokio::spawn(worker.run(CancellationToken::new()));
-        Self {
-            bus,
-            published,
-            tenants,
-        }
+/// Shows that the threads that turns run on come round.
+async fn beat(health: Arc<Health>) {
+    loop {
+        health.heartbeat();
+        tokio::time::sleep(HEARTBEAT).await;
     }
 }

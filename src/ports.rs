@@ -9,11 +9,13 @@ use greentic_types::{SessionData, SessionKey};
 use time::OffsetDateTime;
 
 mod components;
+mod compute;
 mod state;
 
 pub use components::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants, Running,
 };
+pub use compute::{Computation, Compute};
 pub use state::{QuotaExcess, Quotas, StateSlot, StoredState};
 
 use crate::model::{Activity, Headers, InboundMessage, Outbound, TenantId};

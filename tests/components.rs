@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greentic_worker::adapters::bus::{Bus, Published};
+use greentic_worker::adapters::compute::InlineCompute;
 use greentic_worker::adapters::memory::{Act, MemoryStore, PlayedComponents};
 use greentic_worker::adapters::system::{RandomIds, SystemClock};
 use greentic_worker::flow::{Inventory, Limits, Program};
@@ -114,6 +115,7 @@ impl World {
             publisher: Arc::new(bus),
             registry: Arc::new(registry.into()),
             components: Arc::new(components),
+            compute: Arc::new(InlineCompute),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),

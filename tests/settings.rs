@@ -139,7 +139,7 @@ fn unknown_keys_are_named_with_their_source_and_the_nearest_known_one() {
     check_broken(
         "http: {colour: red}\n",
         &[],
-        "error: worker.yaml: http.colour: no such setting\n  help: known here: listen, stalled_after",
+        "error: worker.yaml: http.colour: no such setting\n  help: known here: listen, connections, timeout, stalled_after",
     );
     check_broken(
         "",

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use greentic_worker::adapters::bus::{Bus, Published};
+use greentic_worker::adapters::compute::InlineCompute;
 use greentic_worker::adapters::memory::{MemoryStore, PlayedComponents};
 use greentic_worker::adapters::system::{RandomIds, SystemClock};
 use greentic_worker::app;
@@ -48,6 +49,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
         publisher: Arc::new(publisher),
         registry: Arc::new(registry.into()),
         components: Arc::new(PlayedComponents::none()),
+        compute: Arc::new(InlineCompute),
         clock: Arc::new(clock),
         ids: Arc::new(RandomIds),
         outage: outage.clone(),

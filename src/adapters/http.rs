@@ -1,18 +1,18 @@
 //! The operator's endpoint: `GET /livez`, `/readyz` and `/metrics`.
+//!
+//! It is open to whoever reaches its port, so nothing that a client does or leaves undone may cost more than a connection,
+//! and that not for long: `server` bounds the connections, `pages` what is answered.
+
+mod pages;
+mod server;
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -24,6 +24,12 @@ use crate::telemetry::{Health, Metrics};
 pub struct Config {
     /// Where the endpoint listens.
     pub listen: Listen,
+    /// Connections that are open at once. One more closes the one whose last request is the oldest.
+    pub connections: NonZeroUsize,
+    /// How long a connection stays open without a further request: in that time a request must arrive and its answer be
+    /// read.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
     /// The worker counts as stalled when no pull has come to its end for this long.
     #[serde(with = "humantime_serde")]
     pub stalled_after: Duration,
@@ -44,7 +50,7 @@ pub enum Listen {
 #[error("`{0}` is nowhere to listen: expected an address such as `127.0.0.1:8080`, or `off`")]
 pub struct InvalidListen(String);
 
-/// What the endpoint tells of.
+/// The sources of what the endpoint answers.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// For `/livez` and `/readyz`.
@@ -53,65 +59,17 @@ pub struct Endpoint {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves the endpoint on a bound listener until `shutdown` ends, then finishes the answers that are under way. A client
-/// that does not read its answer can hold that up: drop the future to stop at once.
-///
-/// # Errors
-/// None at present: what fails to be accepted is tried again.
-pub async fn serve(
-    listener: TcpListener,
-    endpoint: Endpoint,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(endpoint))
-        .with_graceful_shutdown(shutdown)
-        .await
-}
-
-fn router(endpoint: Endpoint) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(endpoint)
-}
-
-async fn livez(State(endpoint): State<Endpoint>) -> (StatusCode, String) {
-    match endpoint.health.live() {
-        Ok(()) => (StatusCode::OK, "alive\n".to_owned()),
-        Err(age) => {
-            let seconds = age.as_secs();
-            let text = format!("stalled: no pull has come to its end for {seconds}s\n");
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-    }
-}
-
-async fn readyz(State(endpoint): State<Endpoint>) -> Response {
-    let (status, reasons) = match endpoint.health.ready() {
-        Ok(()) => (StatusCode::OK, Vec::new()),
-        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
-    };
-    let reasons: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();
-    let body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
-    let json = [(CONTENT_TYPE, "application/json")];
-    (status, json, format!("{body}\n")).into_response()
-}
-
-async fn metrics(State(endpoint): State<Endpoint>) -> Response {
-    match endpoint.metrics.render() {
-        Ok(page) => ([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], page).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "the metrics cannot be written");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+/// Serves the endpoint on a bound listener until the future is dropped, which closes every connection.
+pub async fn serve(listener: TcpListener, endpoint: Endpoint, config: Config) {
+    server::serve(listener, pages::Pages::new(endpoint), &config).await;
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            connections: const { NonZeroUsize::new(64).unwrap() },
+            timeout: Duration::from_secs(10),
             stalled_after: Duration::from_secs(60),
         }
     }
@@ -154,90 +112,4 @@ impl fmt::Display for Listen {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-    use crate::model::TenantId;
-
-    async fn get(address: SocketAddr, path: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[track_caller]
-    fn check(answer: &str, status: &str, parts: &[&str]) {
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
-        );
-        for part in parts {
-            assert!(answer.contains(part), "no {part} in {answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_endpoint_tells_of_life_readiness_and_metrics_until_it_is_stopped() {
-        let health = Arc::new(Health::new(Duration::from_secs(60)));
-        let metrics = Arc::new(Metrics::new(health.clone()));
-        metrics
-            .tenant(&TenantId::new("dev.local").unwrap())
-            .redelivered();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let endpoint = Endpoint {
-            health: health.clone(),
-            metrics,
-        };
-        let served = tokio::spawn(serve(listener, endpoint, async {
-            stopped.await.unwrap_or_default();
-        }));
-
-        check(&get(address, "/livez").await, "200", &["alive"]);
-        check(
-            &get(address, "/readyz").await,
-            "503",
-            &[
-                "application/json",
-                r#"{"ready":false,"reasons":["starting","nats is unreachable","redis is unreachable"]}"#,
-            ],
-        );
-        health.started();
-        health.nats_up(true);
-        health.redis_up(true);
-        check(
-            &get(address, "/readyz").await,
-            "200",
-            &[r#"{"ready":true,"reasons":[]}"#],
-        );
-        let counted = r#"greentic_worker_redeliveries_total{tenant="dev.local"} 1"#;
-        check(
-            &get(address, "/metrics").await,
-            "200",
-            &["openmetrics-text", counted, "greentic_worker_ready 1"],
-        );
-        check(&get(address, "/").await, "404", &[]);
-
-        stop.send(()).unwrap();
-        served.await.unwrap().unwrap();
-        assert!(TcpStream::connect(address).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_stalled_worker_is_not_alive_and_says_since_when() {
-        let health = Arc::new(Health::new(Duration::ZERO));
-        let metrics = Arc::new(Metrics::new(health.clone()));
-        let (status, text) = livez(State(Endpoint { health, metrics })).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(
-            text.starts_with("stalled: no pull has come to its end for 0s"),
-            "{text}"
-        );
-    }
-}
+mod tests;

@@ -65,11 +65,13 @@ pub enum KillPoint {
     AfterDeadLetter,
 }
 
-/// When to die: `<point>[:<nth time>][:key=<beginning of the message's idempotency key>]`.
+/// When to die: `<point>[:<nth time>][:hang][:key=<beginning of the message's idempotency key>]`. With `hang` the thread
+/// that comes there goes no further, as one that computes for ever would, and the process lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KillAt {
     point: KillPoint,
     nth: u32,
+    hang: bool,
     key: Option<String>,
 }
 
@@ -81,6 +83,10 @@ impl FromStr for KillAt {
             Some((text, key)) => (text, Some(key.to_owned())),
             None => (text, None),
         };
+        let (text, hang) = match text.strip_suffix(":hang") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
         let (point, nth) = text.split_once(':').unwrap_or((text, "1"));
         let nth = nth
             .parse()
@@ -88,6 +94,7 @@ impl FromStr for KillAt {
         Ok(Self {
             point: KillPoint::from_str(point, false)?,
             nth,
+            hang,
             key,
         })
     }
@@ -123,6 +130,12 @@ impl Fuse {
     /// Dies here, without any cleaning up, if this is the time.
     fn reach(&self, point: KillPoint, key: &str) {
         if self.at.is_met(point, key) && self.met.fetch_add(1, Relaxed) + 1 == self.at.nth {
+            if self.at.hang {
+                tracing::error!(?point, key, "told to hang here");
+                loop {
+                    std::thread::park();
+                }
+            }
             tracing::error!(?point, key, "told to die here");
             std::process::abort();
         }
@@ -333,7 +346,14 @@ mod tests {
     #[track_caller]
     fn check(text: &str, point: KillPoint, nth: u32, key: Option<&str>) {
         let key = key.map(str::to_owned);
-        assert_eq!(text.parse(), Ok(KillAt { point, nth, key }));
+        let hang = text.contains(":hang");
+        let expected = KillAt {
+            point,
+            nth,
+            hang,
+            key,
+        };
+        assert_eq!(text.parse(), Ok(expected));
     }
 
     #[test]
@@ -342,6 +362,13 @@ mod tests {
         check("after-publish:2", KillPoint::AfterPublish, 2, None);
         check("before-ack:key=m", KillPoint::BeforeAck, 1, Some("m"));
         check("before-ack:3:key=a:b", KillPoint::BeforeAck, 3, Some("a:b"));
+        check("before-commit:hang", KillPoint::BeforeCommit, 1, None);
+        check(
+            "before-ack:3:hang:key=m",
+            KillPoint::BeforeAck,
+            3,
+            Some("m"),
+        );
         assert!("nowhere".parse::<KillAt>().is_err());
         assert!("after-commit:often".parse::<KillAt>().is_err());
     }

@@ -1,6 +1,7 @@
 //! The ports on real things.
 
 pub mod bus;
+pub mod compute;
 pub mod http;
 #[cfg(any(test, feature = "it"))]
 pub mod kill_points;

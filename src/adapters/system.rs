@@ -1,11 +1,25 @@
-//! The machine's clock and random ids.
+//! The machine's clock and random ids, and what its system lets this process have.
 
 use std::fmt::Write;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::ports::{Clock, NewId};
+
+/// Raises the number of files and connections that this process may have open to the most that it may raise it to. The number
+/// in force then; none if there is no limit.
+pub fn raise_descriptor_limit() -> Option<usize> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Some systems have a lower limit than they say, and then keep the one in force.
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let current = getrlimit(Resource::Nofile).current?;
+    Some(usize::try_from(current).unwrap_or(usize::MAX))
+}
 
 /// The machine's wall clock.
 #[derive(Clone, Copy, Debug, Default)]

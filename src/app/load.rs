@@ -149,6 +149,11 @@ impl Loader {
         &self.memory
     }
 
+    /// What runs components.
+    pub(super) fn components(&self) -> &WasmComponents {
+        &self.components
+    }
+
     /// What is counted of the components' calls.
     pub(super) fn counted(&self) -> &ComponentMetrics {
         &self.counted

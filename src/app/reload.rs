@@ -8,12 +8,13 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{LeftOut, Loader, TenantLimits};
+use super::config::TenantLimits;
+use super::{LeftOut, Loader};
 use crate::adapters::nats::Nats;
 use crate::bindings::Fingerprint;
 use crate::model::{Problems, TenantId};
 use crate::ports::TransportError;
-use crate::registry::Live;
+use crate::registry::{Live, Registry};
 use crate::telemetry::{Metrics, Reload};
 use crate::worker::Served;
 
@@ -23,20 +24,23 @@ const FIRST_PAUSE: Duration = Duration::from_secs(15);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Watches the gtbinds of a running worker.
-pub(super) struct Reloading {
-    pub loader: Arc<Loader>,
-    pub live: Arc<Live>,
-    pub nats: Arc<Nats>,
-    pub served: watch::Sender<Served>,
-    pub limits: TenantLimits,
-    pub metrics: Arc<Metrics>,
+/// How often to look whether turns still work with what was bound before.
+const LET_GO_EVERY: Duration = Duration::from_secs(1);
+
+/// Watches the gtbinds of a running worker. It belongs on another thread than turns.
+pub struct Reloading {
+    pub(super) loader: Arc<Loader>,
+    pub(super) live: Arc<Live>,
+    pub(super) nats: Arc<Nats>,
+    pub(super) served: watch::Sender<Served>,
+    pub(super) limits: TenantLimits,
+    pub(super) metrics: Arc<Metrics>,
     /// How often to look; zero for never.
-    pub every: Duration,
+    pub(super) every: Duration,
     /// What the gtbinds were when they were last loaded.
-    pub seen: Fingerprint,
+    pub(super) seen: Fingerprint,
     /// What was left out of it.
-    pub left_out: LeftOut,
+    pub(super) left_out: LeftOut,
 }
 
 /// Why what runs goes on as it is.
@@ -130,6 +134,7 @@ impl Reloading {
             packs,
             "the bindings were loaded again and are in force"
         );
+        tokio::spawn(let_go(before));
         Ok(())
     }
 
@@ -178,4 +183,13 @@ impl Failed {
         };
         (failed, is_new)
     }
+}
+
+/// Lets a registry go that is no longer in force, once no turn works with it, and on a thread that nobody waits for: it may be
+/// large.
+async fn let_go(registry: Arc<Registry>) {
+    while Arc::strong_count(&registry) > 1 {
+        sleep(LET_GO_EVERY).await;
+    }
+    tokio::task::spawn_blocking(move || drop(registry));
 }

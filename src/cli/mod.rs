@@ -25,6 +25,8 @@ mod exit {
     pub const USAGE: u8 = 64;
     /// A server is away.
     pub const UNAVAILABLE: u8 = 69;
+    /// The worker was told to stop, and something did not come to its end in time.
+    pub const UNFINISHED: u8 = 75;
     /// Anything else.
     pub const FAILURE: u8 = 1;
 }
@@ -102,6 +104,8 @@ enum Failure {
     Problems(Problems),
     /// A server is away.
     Unavailable(String),
+    /// A drain did not come to its end.
+    Unfinished(String),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -148,6 +152,7 @@ fn tell(failure: Failure) -> ExitCode {
         Failure::Other(error) if is_broken_pipe(&error) => return ExitCode::SUCCESS,
         Failure::Problems(problems) => (problems.to_string(), exit::USAGE),
         Failure::Unavailable(text) => (format!("error: {text}"), exit::UNAVAILABLE),
+        Failure::Unfinished(text) => (format!("error: {text}"), exit::UNFINISHED),
         Failure::Other(error) => (format!("error: {error:#}"), exit::FAILURE),
     };
     // Where standard error is closed, the exit code must do.

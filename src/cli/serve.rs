@@ -1,19 +1,28 @@
 //! `serve`: settings, logs, connections, the worker, and its end.
+//!
+//! The thread that `main` runs on is the control thread: signals, the endpoint, the watchdog, reloads and the deadline of the
+//! drain are here, and turns are not. When this function returns, the process ends, whatever its other threads do.
 
 use std::io;
-use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Serve};
+use super::{Failure, Serve, exit};
 use crate::adapters::wasm::Compiler;
-use crate::app::{self, App, Loader, StartError};
+use crate::app::{App, Control, Loaded, Loader, Reloading, StartError, TurnThreads};
 use crate::ports::{Inbound, Publisher, TurnStore};
 use crate::settings::{Settings, environment};
-use crate::telemetry;
+use crate::telemetry::{self, occupied};
 use crate::worker::Drained;
+
+/// How long after `worker.drain_timeout` the process may hand back what is not finished and close its connections.
+const GRACE: Duration = Duration::from_secs(4);
+/// How long the last lines of the log may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub fn run(told: Serve) -> Result<(), Failure> {
     let Some(loaded) = told.configured.load()? else {
@@ -23,47 +32,126 @@ pub fn run(told: Serve) -> Result<(), Failure> {
     for warning in loaded.warnings.iter() {
         tracing::warn!("{warning}");
     }
-    runtime(loaded.settings.worker.threads)?.block_on(async {
-        let settings = &loaded.settings;
-        // Whoever sends a signal early must not end what has not begun.
-        let signals = (Signals::listen()?, signal(SignalKind::hangup())?);
+    let settings = &loaded.settings;
+    let threads = TurnThreads::start(settings.worker.threads)?;
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let ended = control.block_on(async {
         #[cfg(feature = "it")]
         if let Some(kill_at) = told.kill_at {
-            let building = async {
-                let (loader, bound) = load(settings).await?;
-                Ok(App::build_mortal(settings, (loader, bound), kill_at).await?)
+            let build = async move |settings: Settings, loaded, control: Control| {
+                App::build_mortal(&settings, loaded, &control, kill_at).await
             };
-            return serve(building, signals).await;
+            return serve(settings, &threads, build).await;
         }
-        let building = async {
-            let (loader, bound) = load(settings).await?;
-            Ok(App::build(settings, loader, bound).await?)
+        let build = async |settings: Settings, loaded, control: Control| {
+            App::build(&settings, loaded, &control).await
         };
-        serve(building, signals).await
-    })
+        serve(settings, &threads, build).await
+    });
+    // What it still loads or compiles must not hold up the end.
+    control.shutdown_background();
+    ended
 }
 
-/// What turns run on. By itself a thread keeps all of a turn in one cache, and writes what many turns send at once.
-fn runtime(threads: NonZeroUsize) -> io::Result<Runtime> {
-    let mut builder = match threads.get() {
-        1 => Builder::new_current_thread(),
-        more => {
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(more);
-            builder
-        }
-    };
-    builder.enable_all().build()
-}
-
-async fn load(settings: &Settings) -> Result<(Loader, app::Loaded), Failure> {
+/// Works until a signal asks for the end, which may be while it still loads or waits for the servers.
+async fn serve<I: Inbound, S: TurnStore, P: Publisher, B>(
+    settings: &Settings,
+    threads: &TurnThreads,
+    build: impl FnOnce(Settings, (Loader, Loaded), Control) -> B,
+) -> Result<(), Failure>
+where
+    B: Future<Output = Result<(App<I, S, P>, Reloading), StartError>> + Send + 'static,
+{
+    // Whoever sends a signal early must not end what has not begun.
+    let mut signals = Signals::listen()?;
+    let hangup = signal(SignalKind::hangup())?;
     let compiler = Compiler::of_this_program();
     let loader = Loader::compiling(settings, environment(), compiler)?.keeping();
+    let control = Control::start(settings, &loader).await?;
+    let building = async {
+        let loaded = load(loader).await?;
+        let app = threads.spawn(build(settings.clone(), loaded, control.clone()));
+        Ok::<_, Failure>(app.await.map_err(anyhow::Error::from)??)
+    };
+    let (app, reloading) = tokio::select! {
+        app = building => app?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped before it had started");
+            return Ok(());
+        }
+    };
+    let stop = CancellationToken::new();
+    let mut running = threads.spawn(app.run(stop.clone()));
+    tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(reloading.run(hangup)),
+    );
+    tokio::select! {
+        ended = &mut running => return finished(ended),
+        name = signals.next() => tracing::info!(signal = name, "stopping: no new messages, running turns may finish"),
+    }
+    control.health.draining();
+    stop.cancel();
+    drain(running, signals, settings.worker.drain_timeout).await
+}
+
+async fn load(loader: Loader) -> Result<(Loader, Loaded), Failure> {
     let bound = loader.start().await?;
     for warning in bound.warnings.iter() {
         tracing::warn!("{warning}");
     }
     Ok((loader, bound))
+}
+
+/// Waits until the worker has drained, until a second signal comes, or until its time is over.
+async fn drain(
+    running: JoinHandle<Drained>,
+    mut signals: Signals,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let most = timeout.saturating_add(GRACE);
+    end_after(most.saturating_add(LAST_WORDS), exit::UNFINISHED);
+    tokio::select! {
+        ended = running => finished(ended),
+        name = signals.next() => {
+            end_after(LAST_WORDS, exit::FAILURE);
+            tracing::warn!(signal = name, "stopped at once; what was not settled will be delivered again");
+            Err(Failure::Other(anyhow::anyhow!("stopped by a second signal")))
+        }
+        () = tokio::time::sleep(most) => {
+            for thread in occupied() {
+                thread.warn("a turn still computes and is given up");
+            }
+            let text = format!(
+                "the drain did not come to its end {GRACE:?} after worker.drain_timeout = {timeout:?}; what was not settled \
+                 will be delivered again"
+            );
+            Err(Failure::Unfinished(text))
+        }
+    }
+}
+
+/// Ends the process then, if nothing else has: where the log cannot be written, not even this thread gets to its end.
+fn end_after(time: Duration, code: u8) {
+    let end = move || {
+        thread::sleep(time);
+        std::process::exit(code.into());
+    };
+    if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
+        tracing::warn!(%error, "nothing but this thread makes sure that the process ends");
+    }
+}
+
+fn finished(ended: Result<Drained, JoinError>) -> Result<(), Failure> {
+    match ended.map_err(anyhow::Error::from)? {
+        Drained::Completely => tracing::info!("stopped; every turn finished"),
+        Drained::HandedBack(turns) => {
+            tracing::warn!(turns, "stopped; unfinished turns were handed back")
+        }
+    }
+    Ok(())
 }
 
 impl From<StartError> for Failure {
@@ -73,48 +161,9 @@ impl From<StartError> for Failure {
                 Self::Unavailable(error.to_string())
             }
             StartError::Streams(problems) => Self::Problems(problems),
-            StartError::Listen { .. } => Self::Other(error.into()),
+            StartError::Listen { .. } | StartError::Compute(_) => Self::Other(error.into()),
         }
     }
-}
-
-/// Works until a signal asks for the end, which may be while it still loads or waits for the servers.
-async fn serve<I: Inbound, S: TurnStore, P: Publisher>(
-    building: impl Future<Output = Result<App<I, S, P>, Failure>>,
-    (mut signals, hangup): (Signals, Signal),
-) -> Result<(), Failure> {
-    let app = tokio::select! {
-        app = building => app?,
-        name = signals.next() => {
-            tracing::info!(signal = name, "stopped before it had started");
-            return Ok(());
-        }
-    };
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(app.run(stop.clone(), hangup));
-    tokio::pin!(running);
-    tokio::select! {
-        ended = &mut running => return finished(ended),
-        name = signals.next() => tracing::info!(signal = name, "stopping: no new messages, running turns may finish"),
-    }
-    stop.cancel();
-    tokio::select! {
-        ended = &mut running => finished(ended),
-        name = signals.next() => {
-            tracing::warn!(signal = name, "stopped at once; what was not settled will be delivered again");
-            Err(Failure::Other(anyhow::anyhow!("stopped by a second signal")))
-        }
-    }
-}
-
-fn finished(ended: Result<Drained, tokio::task::JoinError>) -> Result<(), Failure> {
-    match ended.map_err(anyhow::Error::from)? {
-        Drained::Completely => tracing::info!("stopped; every turn finished"),
-        Drained::HandedBack(turns) => {
-            tracing::warn!(turns, "stopped; unfinished turns were handed back")
-        }
-    }
-    Ok(())
 }
 
 /// The signals that ask a worker to stop.

@@ -14,6 +14,7 @@ use super::report::Failure;
 use super::script::{Case, Expected, Turn};
 use super::witness::Witness;
 use crate::adapters::bus::{Bus, Published};
+use crate::adapters::compute::InlineCompute;
 use crate::adapters::memory::MemoryStore;
 use crate::adapters::system::RandomIds;
 use crate::catalog::Folder;
@@ -70,6 +71,7 @@ impl Stage {
             publisher: Arc::new(bus),
             registry: Arc::new(Live::from(registry)),
             components: Arc::clone(&cast) as Arc<dyn Components>,
+            compute: Arc::new(InlineCompute),
             clock: Arc::new(hands.clone()),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),

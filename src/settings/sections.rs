@@ -91,6 +91,8 @@ pub struct TenantHttp {
 pub struct Worker {
     /// Threads that turns run on.
     pub threads: NonZeroUsize,
+    /// Threads that runs go on on which compute for long; none means half as many as there are cores.
+    pub compute_threads: Option<NonZeroUsize>,
     /// Turns in flight at once.
     pub slots: NonZeroUsize,
     /// Most of them for one tenant; none means all of them.
@@ -213,6 +215,7 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             threads: NonZeroUsize::MIN,
+            compute_threads: None,
             slots: const { NonZeroUsize::new(256).unwrap() },
             tenant_slots: None,
             tenant_queue: 4096,

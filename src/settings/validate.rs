@@ -55,6 +55,7 @@ fn no_zero(settings: &Settings, problems: &mut Problems) {
         ("worker.lease_ttl", worker.lease_ttl),
         ("worker.wait_ttl", worker.wait_ttl),
         ("http.stalled_after", settings.http.stalled_after),
+        ("http.timeout", settings.http.timeout),
     ];
     for (key, duration) in durations {
         if duration < Duration::from_millis(1) {

@@ -1,5 +1,6 @@
 //! Whether the worker is alive, and whether it is ready for work.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -14,8 +15,15 @@ pub struct Health {
     nats: AtomicBool,
     redis: AtomicBool,
     last_pull: LastPull,
+    /// When the threads that turns run on last showed that they come round.
+    last_heartbeat: LastPull,
     stalled_after: Duration,
 }
+
+/// How often the threads that turns run on show that they come round.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A worker whose threads do not come round for this long is not ready for more work.
+const HELD_UP: Duration = Duration::from_secs(5);
 
 /// Why the worker is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +36,32 @@ pub enum NotReady {
     NatsDown,
     /// Redis cannot be reached.
     RedisDown,
+    /// The threads that turns run on do not come round: something computes there.
+    HeldUp,
+}
+
+/// How a worker that is not alive stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The time since a pull last came to its end.
+    pub pull: Duration,
+    /// The time since the threads that turns run on last came round.
+    pub heartbeat: Duration,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.pull.as_secs();
+        write!(f, "no pull has come to its end for {seconds}s")?;
+        if self.heartbeat > HELD_UP {
+            let seconds = self.heartbeat.as_secs();
+            write!(
+                f,
+                "; the threads that turns run on have not come round for {seconds}s"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// When a pull last came to its end.
@@ -47,13 +81,21 @@ impl Health {
             nats: AtomicBool::new(false),
             redis: AtomicBool::new(false),
             last_pull: LastPull::new(),
+            last_heartbeat: LastPull::new(),
             stalled_after,
         }
     }
 
     /// Everything is loaded and connected; work begins.
     pub fn started(&self) {
+        self.last_pull.now();
+        self.last_heartbeat.now();
         self.started.store(true, Relaxed);
+    }
+
+    /// The threads that turns run on come round.
+    pub fn heartbeat(&self) {
+        self.last_heartbeat.now();
     }
 
     /// The worker was told to stop.
@@ -78,16 +120,19 @@ impl Health {
         self.last_pull.now();
     }
 
-    /// Whether the worker is alive.
+    /// Whether the worker is alive. One that still starts is: loading may take its time.
     ///
     /// # Errors
-    /// How long ago the last pull ended, if that is too long.
-    pub fn live(&self) -> Result<(), Duration> {
-        let age = self.last_pull.age();
-        if age < self.stalled_after {
+    /// It has not gone round for too long.
+    pub fn live(&self) -> Result<(), Stall> {
+        let stall = Stall {
+            pull: self.last_pull.age(),
+            heartbeat: self.last_heartbeat.age(),
+        };
+        if !self.started.load(Relaxed) || stall.pull < self.stalled_after {
             Ok(())
         } else {
-            Err(age)
+            Err(stall)
         }
     }
 
@@ -96,11 +141,14 @@ impl Health {
     /// # Errors
     /// Every reason why it is not.
     pub fn ready(&self) -> Result<(), Vec<NotReady>> {
+        let started = self.started.load(Relaxed);
+        let held_up = started && self.last_heartbeat.age() > HELD_UP;
         let reasons: Vec<NotReady> = [
-            (!self.started.load(Relaxed), NotReady::Starting),
+            (!started, NotReady::Starting),
             (self.draining.load(Relaxed), NotReady::Draining),
             (!self.nats.load(Relaxed), NotReady::NatsDown),
             (!self.redis.load(Relaxed), NotReady::RedisDown),
+            (held_up, NotReady::HeldUp),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -121,6 +169,7 @@ impl NotReady {
             Self::Draining => "draining",
             Self::NatsDown => "nats is unreachable",
             Self::RedisDown => "redis is unreachable",
+            Self::HeldUp => "the threads that turns run on are held up",
         }
     }
 }
@@ -169,15 +218,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_worker_whose_threads_are_held_up_is_not_ready_and_lives_while_it_pulls() {
+        let health = Health::new(Duration::from_secs(60));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(health.live(), Ok(()), "it still starts");
+        health.started();
+        health.nats_up(true);
+        health.redis_up(true);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(health.ready(), Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(health.ready(), Err(vec![NotReady::HeldUp]));
+        health.heartbeat();
+        assert_eq!(health.ready(), Ok(()));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        let stall = health.live().unwrap_err().to_string();
+        assert!(
+            stall.contains("65s; the threads") && stall.ends_with("59s"),
+            "{stall}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_worker_lives_as_long_as_its_pulls_end() {
         let health = Health::new(Duration::from_secs(60));
+        health.started();
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(health.live(), Ok(()));
         health.pulled();
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(health.live(), Ok(()));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(health.live(), Err(Duration::from_secs(60)));
+        assert_eq!(health.live().unwrap_err().pull, Duration::from_secs(60));
         health.pulled();
         assert_eq!(health.live(), Ok(()));
     }

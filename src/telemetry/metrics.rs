@@ -19,6 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::components::ComponentMetrics;
+use super::compute::ComputeMetrics;
 use super::health::Health;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use crate::budget::MemoryBudget;
@@ -37,11 +38,12 @@ pub struct Metrics {
     families: Families,
     /// The tenants of which packs are left out.
     left_out: Mutex<Vec<TenantId>>,
+    compute: ComputeMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Tenant {
-    tenant: Arc<str>,
+pub(super) struct Tenant {
+    pub(super) tenant: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +97,7 @@ struct Families {
     replies: Family<Tenant, Counter>,
     state_bytes: Family<Tenant, Gauge>,
     pulls: Family<Tenant, Counter>,
+    stalls: Family<Tenant, Counter>,
     last_pull: Family<Tenant, PullAge>,
 }
 
@@ -126,12 +129,26 @@ impl Metrics {
                 .get_or_create(&Reloaded { outcome })
                 .inc_by(0);
         }
+        let compute = ComputeMetrics::default();
+        compute.register(&mut registry);
         Self {
             families,
             registry,
             health,
             left_out: Mutex::default(),
+            compute,
         }
+    }
+
+    /// What is counted of runs that compute for long.
+    pub fn compute(&self) -> &ComputeMetrics {
+        &self.compute
+    }
+
+    /// Counts a turn that held a thread for long.
+    pub(super) fn stalled(&self, tenant: &TenantId) {
+        let tenant = tenant.as_str().into();
+        self.families.stalls.get_or_create(&Tenant { tenant }).inc();
     }
 
     /// Those of the calls of components, too.
@@ -151,6 +168,7 @@ impl Metrics {
     /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.
     pub fn tenant(&self, tenant: &TenantId) -> TenantMetrics {
         let tenant: Arc<str> = tenant.as_str().into();
+        self.compute.begin(&tenant);
         self.families.of(tenant, self.health.clone())
     }
 
@@ -232,6 +250,7 @@ impl Families {
             waits_resumed: counter("waits_resumed", "Parked flows that got their answer"),
             replies: counter("replies", "Replies published"),
             pulls: counter("pulls", "Pulls that came to their end"),
+            stalls: counter("stalls", "Turns that held a thread for more than a second"),
             reloads: added(
                 registry,
                 "reloads",
@@ -266,6 +285,8 @@ impl Families {
             self.messages
                 .get_or_create_owned(&Message { tenant, outcome })
         };
+        // There from the start, so that the first of them is an increase.
+        self.stalls.get_or_create(&label).inc_by(0);
         TenantMetrics {
             finished: messages(Outcome::Finished),
             parked: messages(Outcome::Parked),

@@ -1,12 +1,15 @@
 //! What operators see: logs, metrics, and whether the worker is alive and ready.
 
 mod components;
+mod compute;
 mod health;
 mod logs;
 mod memory;
 mod metrics;
 mod span;
 mod tenant;
+mod threads;
+mod watchdog;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, stderr};
@@ -23,11 +26,14 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
-pub use health::{Health, NotReady};
+pub use compute::ComputeMetrics;
+pub use health::{HEARTBEAT, Health, NotReady, Stall};
 pub use logs::printable;
 pub use metrics::{Metrics, Reload};
-pub use span::TurnSpan;
+pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};
+pub use threads::{Occupied, occupied};
+pub use watchdog::Watchdog;
 
 /// The settings under `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +162,6 @@ fn is_unlikely_target(word: &str) -> bool {
         "greentic_worker",
         "async_nats",
         "redis",
-        "axum",
         "hyper",
         "rustls",
         "wasmtime",

@@ -1,19 +1,16 @@
 //! What every log line of a turn carries. A turn tells it as it learns it; it is put into words where something is logged,
 //! which in most turns is nowhere.
 
-use std::cell::RefCell;
+use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use crate::model::{Activity, FlowId, IdempotencyKey, PackId, TenantId, TraceContext};
+use super::threads::{ThreadTurn, this_thread};
+use crate::model::{Activity, FlowId, IdempotencyKey, NodeId, PackId, TenantId, TraceContext};
 
 /// The name under which its fields stand in a log line.
 pub(super) const NAME: &str = "turn";
-
-thread_local! {
-    static CURRENT: RefCell<Option<TurnSpan>> = const { RefCell::new(None) };
-}
 
 /// The span of one turn. Its fields are `tenant`, `message`, `correlation`, `trace_id`, `pack`, `flow` and
 /// `parked_trace_id`; each is there from when it is known.
@@ -21,7 +18,6 @@ thread_local! {
 pub struct TurnSpan(Arc<Mutex<Told>>);
 
 /// What is known of a turn.
-#[derive(Debug)]
 struct Told {
     tenant: TenantId,
     /// The message's name, where it is no activity.
@@ -31,6 +27,40 @@ struct Told {
     correlation: Option<String>,
     flow: Option<(PackId, FlowId)>,
     parked_trace_id: Option<String>,
+    run: Option<Arc<dyn RunHandle>>,
+}
+
+/// A turn's run, as other threads see it.
+pub trait RunHandle: Send + Sync {
+    /// The node that it is at; none before the first.
+    fn position(&self) -> Option<(FlowId, NodeId)>;
+
+    /// Asks it to stop.
+    fn interrupt(&self);
+}
+
+/// Names a turn and lets its span go.
+#[derive(Clone, Debug)]
+pub(super) struct TurnId(Weak<Mutex<Told>>);
+
+impl TurnId {
+    pub(super) fn is_of(&self, span: &TurnSpan) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&span.0))
+    }
+
+    /// Whether nothing is left of the turn.
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told")
+            .field("tenant", &self.tenant)
+            .field("flow", &self.flow)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TurnSpan {
@@ -43,17 +73,19 @@ impl TurnSpan {
             correlation: None,
             flow: None,
             parked_trace_id: None,
+            run: None,
         })))
     }
 
     /// The span that this thread is in.
     pub fn current() -> Option<Self> {
-        CURRENT.with_borrow(Clone::clone)
+        this_thread(ThreadTurn::get)
     }
 
     /// Does something inside of it: what is logged meanwhile carries its fields.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _left = Left(CURRENT.replace(Some(self.clone())));
+        let inside = Some(self.clone());
+        let _left = Left(this_thread(|thread| thread.replace(inside)));
         work()
     }
 
@@ -85,6 +117,34 @@ impl TurnSpan {
     /// The trace of the turn that parked the flow which this one goes on with.
     pub fn parked_in(&self, trace: &TraceContext) {
         self.told().parked_trace_id = trace_id(trace).map(str::to_owned);
+    }
+
+    /// The run that the turn drives.
+    pub fn run(&self, run: Arc<dyn RunHandle>) {
+        self.told().run = Some(run);
+    }
+
+    /// The node that the turn's run is at.
+    pub fn position(&self) -> Option<(FlowId, NodeId)> {
+        let run = self.told().run.clone();
+        run?.position()
+    }
+
+    /// Asks the turn's run to stop.
+    pub(super) fn interrupt(&self) {
+        let run = self.told().run.clone();
+        if let Some(run) = run {
+            run.interrupt();
+        }
+    }
+
+    /// The tenant whose turn it is.
+    pub(super) fn tenant(&self) -> TenantId {
+        self.told().tenant.clone()
+    }
+
+    pub(super) fn id(&self) -> TurnId {
+        TurnId(Arc::downgrade(&self.0))
     }
 
     /// Tells each field that is known.
@@ -125,7 +185,8 @@ struct Left(Option<TurnSpan>);
 
 impl Drop for Left {
     fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+        let before = self.0.take();
+        this_thread(|thread| drop(thread.replace(before)));
     }
 }
 

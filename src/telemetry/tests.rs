@@ -176,6 +176,8 @@ async fn the_metrics_page_says_what_happened() {
 
 const EXPECTED_PAGE: &str = r#"greentic_worker_build_info{version="0.1.0"} 1
 greentic_worker_commit_conflicts_total{tenant="dev.local"} 1
+greentic_worker_compute_runs_total{tenant="dev.local"} 0
+greentic_worker_compute_seconds_total{tenant="dev.local"} 0.0
 greentic_worker_dead_letters_total{tenant="dev.local",code="tenant_mismatch"} 1
 greentic_worker_last_pull_age_seconds{tenant="dev.local"} 20.0
 greentic_worker_lease_conflicts_total{tenant="dev.local"} 1
@@ -193,6 +195,7 @@ greentic_worker_reloads_total{outcome="partial"} 0
 greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_total{tenant="dev.local"} 3
+greentic_worker_stalls_total{tenant="dev.local"} 0
 greentic_worker_state_bytes{tenant="dev.local"} 1000
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004

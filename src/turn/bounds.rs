@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TurnError;
-use super::play::Played;
+use super::results::Played;
 use crate::model::{Outbound, TenantId};
 use crate::ports::{QuotaExcess, Quotas, StateSlot};
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::flow::{FlowError, Place};
-use crate::model::DecodeError;
+use crate::model::{DecodeError, FlowId, NodeId};
 use crate::ports::ComponentError;
 use crate::registry::EntryError;
 
@@ -38,10 +38,15 @@ pub enum TurnError {
     #[error("the turn panicked: {0}")]
     Panicked(String),
     /// The flow took too long.
-    #[error("the flow took longer than worker.turn_timeout = {limit:?}")]
+    #[error(
+        "the flow took longer than worker.turn_timeout = {limit:?}{}",
+        at(position)
+    )]
     TimedOut {
         /// What it may take.
         limit: Duration,
+        /// The flow and the node that it was at.
+        position: Option<(FlowId, NodeId)>,
     },
     /// The flow waits, but nothing says where an answer would come from. The wording is part of the contract.
     #[error("Cannot suspend: reply_scope missing; provider plugin must supply ReplyScope")]
@@ -147,6 +152,13 @@ pub enum TurnError {
         /// How often it was tried.
         attempts: u32,
     },
+}
+
+fn at(position: &Option<(FlowId, NodeId)>) -> String {
+    let at = position.as_ref();
+    at.map_or_else(String::new, |(flow, node)| {
+        format!("; it was at flow `{flow}`, node `{node}`")
+    })
 }
 
 impl TurnError {

@@ -6,6 +6,7 @@
 //! applied.
 
 mod bounds;
+mod compute;
 mod envelope;
 mod failure;
 mod flow_log;
@@ -14,6 +15,7 @@ mod outage;
 mod parked;
 mod play;
 mod replies;
+mod results;
 mod state_reads;
 
 use std::panic::AssertUnwindSafe;
@@ -32,12 +34,14 @@ pub use replies::apology;
 use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
 use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
-    Publisher, StoredState, TransportError, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Components, Compute, Destination, NewId,
+    Opening, Publisher, StoredState, TransportError, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
-use play::{Chosen, Played, foresee};
+use compute::{Discarded, LARGE};
+use play::{Chosen, foresee};
+use results::Played;
 use state_reads::StatePrefetch;
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
@@ -74,6 +78,8 @@ pub struct Turns<S, P> {
     pub registry: Arc<Live>,
     /// What runs the components that flows call.
     pub components: Arc<dyn Components>,
+    /// Where runs go on that compute for long.
+    pub compute: Arc<dyn Compute>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// New ids.
@@ -140,6 +146,31 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
             return Err(TurnError::PayloadTooLarge { bytes, limit });
         }
         Ok(decode(message, &self.config.env)?)
+    }
+
+    /// Whether reading a message takes so long that it is better done by [`Turns::read_apart`].
+    pub fn is_large(&self, message: &InboundMessage) -> bool {
+        let bytes = message.body.len();
+        bytes > LARGE && bytes <= self.config.payload_bytes
+    }
+
+    /// Reads a message on a compute thread.
+    pub fn read_apart(
+        &self,
+        message: &InboundMessage,
+        span: &TurnSpan,
+    ) -> impl Future<Output = Result<Activity, TurnError>> + Send + use<S, P> {
+        let (message, env) = (message.clone(), self.config.env.clone());
+        let tenant = message.tenant.clone();
+        let read = move || Some(decode(&message, &env).map_err(TurnError::from));
+        compute::compute(&*self.compute, &tenant, span.clone(), read)
+    }
+
+    /// Lets an activity that was read apart go there, too.
+    pub fn let_go(&self, activity: Arc<Activity>) {
+        let tenant = activity.tenant.clone();
+        let discarded = Box::new(Discarded(Some(activity)));
+        self.compute.run(&tenant, discarded);
     }
 
     /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
@@ -394,7 +425,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 }
                 () = tokio::time::sleep(limit) => {
                     if !self.turns.outage.is_active() {
-                        return Err(TurnError::TimedOut { limit });
+                        return Err(self.timed_out(self.span.position()));
                     }
                 }
             }

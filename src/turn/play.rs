@@ -1,90 +1,20 @@
 //! The part of a turn between BEGIN and COMMIT: choose the flow, run the machine, gather what it changes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use greentic_types::{SessionData, SessionKey};
+use greentic_types::SessionKey;
 
+use super::Attempt;
+use super::compute::{LARGE, WatchedRun, is_heavy};
 use super::failure::TurnError;
 use super::flow_log;
-use super::parked::{FoundWait, ParkedRun, session};
-use super::replies::Origin;
+use super::parked::FoundWait;
+use super::results::{Around, Played, Results, results};
 use super::state_reads::{StatePrefetch, StateReads};
-use super::{Applied, Attempt};
-use crate::flow::{
-    self, Ask, Context, Effects, Event, FlowError, Run, RunMonitor, StateWrite, Step, Wait,
-};
-use crate::model::{Activity, FlowId, Outbound, PackId};
-use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, Taken, TurnStore};
+use crate::flow::{Ask, Effects, Event, Run, Step, Wait};
+use crate::model::{Activity, FlowId, PackId};
+use crate::ports::{Opening, ParkedWait, Publisher, StateSlot, TurnStore};
 use crate::registry::{BoundPack, Entry, EntryError, Registry};
-
-/// What a run of the machine came to: everything that COMMIT applies.
-pub struct Played {
-    taken: Option<FoundWait>,
-    parked: Option<Parked>,
-    /// The state that was read, and what it was.
-    pub state_read: Vec<(StateSlot, Option<String>)>,
-    /// The state that is written.
-    pub state_written: Vec<(StateSlot, Option<String>)>,
-    /// The replies.
-    pub outbox: Vec<Outbound>,
-}
-
-struct Parked {
-    key: SessionKey,
-    data: Box<SessionData>,
-    /// The bytes that the data take in the store.
-    bytes: usize,
-    correlation: Option<String>,
-    ttl: Duration,
-}
-
-impl Played {
-    /// The wait that COMMIT clears.
-    pub fn taken(&self) -> Option<Taken<'_>> {
-        self.taken.as_ref().map(|found| Taken {
-            key: &found.key,
-            correlation: found.correlation.as_deref(),
-            shadowed: &found.shadowed,
-        })
-    }
-
-    /// The wait that COMMIT registers.
-    pub fn park(&self) -> Option<Park<'_>> {
-        self.parked.as_ref().map(|parked| Park {
-            key: &parked.key,
-            data: &parked.data,
-            correlation: parked.correlation.as_deref(),
-            ttl: parked.ttl,
-        })
-    }
-
-    /// The bytes of the session that COMMIT registers.
-    pub(super) fn session_bytes(&self) -> usize {
-        self.parked.as_ref().map_or(0, |parked| parked.bytes)
-    }
-
-    /// What the turn did, once it is committed.
-    pub fn applied(&self) -> Applied {
-        Applied {
-            resumed: self.taken.is_some(),
-            parked: self.parked.is_some(),
-            tenant_state_bytes: None,
-        }
-    }
-
-    /// The text of all that it writes.
-    pub fn bytes(&self) -> u64 {
-        let replies = self.outbox.iter().map(|message| message.body.get().len());
-        let state = self.state_written.iter();
-        let state = state.map(|(_, value)| value.as_ref().map_or(0, String::len));
-        let session = self
-            .parked
-            .iter()
-            .map(|parked| parked.data.context_json.len());
-        replies.chain(state).chain(session).sum::<usize>() as u64
-    }
-}
 
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
 /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
@@ -103,6 +33,8 @@ pub struct Chosen {
     flow: FlowId,
     run: Run,
     found: Option<FoundWait>,
+    /// What was parked is large.
+    is_large: bool,
 }
 
 impl Chosen {
@@ -120,35 +52,56 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         chosen: Chosen,
     ) -> Result<Played, TurnError> {
         let Chosen {
-            pack, run, found, ..
+            pack,
+            run,
+            found,
+            is_large,
+            ..
         } = chosen;
         let limits = pack.program.limits().state;
         let mut state = StateReads::new(limits, &self.foreseen.slots, &opening.state);
-        let (wait, effects) = self.drive(&pack, run, &mut state).await?;
+        let mut watched = self.watched(&pack);
+        let driven = self.drive(&mut watched, &pack, run, &mut state).await;
+        let (wait, effects) = driven?;
         let correlation =
             (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
             self.span.correlation(made);
         }
         flow_log::log(&effects.logs);
-        let origin = Origin {
-            activity: self.activity,
+        let found_now = Around {
             pack: pack.id,
-            trace: Some(&self.trace),
-            max_bytes: self.turns.config.bounds.commit_bytes,
+            session: wait.is_some().then(|| {
+                let named = correlation.clone();
+                SessionKey::new(named.unwrap_or_else(|| self.turns.ids.uuid()))
+            }),
+            shadowed: FoundWait::shadows(found.as_ref(), opening.head.as_ref()),
+            correlation,
+            wait_ttl: self.turns.config.wait_ttl,
+            session_bytes: self.turns.config.bounds.session_bytes,
+            commit_bytes: self.turns.config.bounds.commit_bytes,
         };
-        let outbox = origin.messages(effects.replies, correlation.as_deref())?;
-        let shadowed = FoundWait::shadows(found.as_ref(), opening.head.as_ref());
-        let parked = wait
-            .map(|wait| self.park(&pack.id, wait, correlation, shadowed))
-            .transpose()?;
-        Ok(Played {
-            taken: found,
-            parked,
-            state_read: state.read,
-            state_written: written(pack.id, effects.state)?,
-            outbox,
-        })
+        let parks_much = found_now.session.is_some() && is_heavy(&self.activity.payload);
+        let results = match watched.is_long || is_large || state.is_large || parks_much {
+            false => results(self.activity, &self.trace, found_now, (wait, effects)),
+            true => Box::pin(self.large_results(found_now, (wait, effects))).await,
+        };
+        Ok(Played::new(found, state.read, results?))
+    }
+
+    /// Writes results that may be large.
+    async fn large_results(
+        &self,
+        around: Around,
+        run: (Option<Wait>, Effects),
+    ) -> Result<Results, TurnError> {
+        let (activity, trace) = (self.activity.clone(), self.trace.clone());
+        let mut parts = Some((around, run));
+        let slice = move || {
+            let (around, run) = parts.take()?;
+            Some(results(&activity, &trace, around, run))
+        };
+        self.compute(slice).await
     }
 
     /// A parked flow goes on; without one the activity's entry flow starts.
@@ -162,9 +115,18 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 pack,
                 flow,
                 found: None,
+                is_large: false,
             });
         };
-        let (found, snapshot) = FoundWait::read(wait)?;
+        let is_large = wait.data.context_json.len() > LARGE;
+        let (found, snapshot) = match is_large {
+            false => FoundWait::read(wait)?,
+            true => {
+                let wait = wait.clone();
+                let reading = self.compute(move || Some(FoundWait::read(&wait)));
+                Box::pin(reading).await?
+            }
+        };
         let flow = &wait.data.flow_id;
         self.span.flow(&found.pack, flow);
         if let Some(trace) = &found.trace {
@@ -179,6 +141,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             flow: flow.clone(),
             run: Run::parked(snapshot),
             found: Some(found),
+            is_large,
         })
     }
 
@@ -199,30 +162,23 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// the others are the smaller.
     async fn drive(
         &self,
+        run: &mut WatchedRun<'_>,
         pack: &BoundPack,
-        run: Run,
+        fresh: Run,
         state: &mut StateReads,
     ) -> Result<(Option<Wait>, Effects), TurnError> {
-        let mut run = Box::new(run);
-        let monitor = RunMonitor::default();
+        let mut next = Box::new(fresh);
         let mut event = Event::Activity(Arc::clone(&self.activity.payload));
         loop {
-            let context = Context {
-                program: &pack.program,
-                env: &pack.grants.env,
-                now: self.turns.clock.now(),
-                slice: u64::MAX,
-                monitor: &monitor,
-            };
-            match flow::advance(&context, run, event).map_err(|error| self.stopped(error))? {
-                Step::Paused(paused) => {
-                    run = paused;
-                    event = Event::Continue;
-                }
+            match self.advance(run, next, event).await? {
                 Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
+                Step::Paused(paused) => {
+                    next = paused;
+                    event = Event::Continue;
+                }
                 Step::Ask(asking, Ask::State { flow, key }) => {
-                    run = asking;
+                    next = asking;
                     let slot = StateSlot {
                         pack: pack.id,
                         flow,
@@ -237,7 +193,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 Step::Ask(mut asking, Ask::Component(invocation)) => {
                     let call = self.invoke(pack, invocation, &mut asking, state);
                     let done = Box::pin(call).await?;
-                    run = asking;
+                    next = asking;
                     event = Event::Component {
                         output: done.value,
                         state: done.state,
@@ -246,55 +202,4 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             }
         }
     }
-
-    /// A run is asked to stop when it has taken its time.
-    fn stopped(&self, error: FlowError) -> TurnError {
-        let limit = self.turns.config.turn_timeout;
-        if matches!(error, FlowError::Interrupted { .. }) {
-            TurnError::TimedOut { limit }
-        } else {
-            error.into()
-        }
-    }
-
-    /// A wait needs to know where its answer will come from.
-    fn park(
-        &self,
-        pack: &PackId,
-        wait: Wait,
-        correlation: Option<String>,
-        shadowed: Vec<SessionKey>,
-    ) -> Result<Parked, TurnError> {
-        if self.activity.reply_scope.is_none() {
-            return Err(TurnError::ReplyScopeMissing);
-        }
-        let context = |run| ParkedRun {
-            correlation: correlation.clone(),
-            shadowed,
-            trace: Some(self.trace.clone()),
-            run,
-        };
-        let max_bytes = self.turns.config.bounds.session_bytes;
-        let (data, bytes) = session(self.activity, pack, wait, max_bytes, context)?;
-        let key = correlation.clone();
-        Ok(Parked {
-            key: SessionKey::new(key.unwrap_or_else(|| self.turns.ids.uuid())),
-            data: Box::new(data),
-            bytes,
-            correlation,
-            ttl: self.turns.config.wait_ttl,
-        })
-    }
-}
-
-/// What a turn writes, as it is stored.
-fn written(
-    pack: PackId,
-    writes: Vec<StateWrite>,
-) -> Result<Vec<(StateSlot, Option<String>)>, serde_json::Error> {
-    let stored = |StateWrite { flow, key, value }| {
-        let value = value.as_ref().map(serde_json::to_string).transpose()?;
-        Ok((StateSlot { pack, flow, key }, value))
-    };
-    writes.into_iter().map(stored).collect()
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Attempt;
+use super::compute::LARGE;
 use super::failure::TurnError;
 use crate::budget::DECODED_FACTOR;
 use crate::flow::Program;
@@ -46,6 +47,8 @@ pub(super) struct StateReads {
     foreseen: Vec<(StateSlot, Option<String>)>,
     /// The state that was read, and what it was.
     pub(super) read: Vec<(StateSlot, Option<String>)>,
+    /// Some of it is large.
+    pub(super) is_large: bool,
     room: StateBudget,
 }
 
@@ -61,6 +64,7 @@ impl StateReads {
         Self {
             foreseen: found.collect(),
             read: Vec::new(),
+            is_large: false,
             room: StateBudget::new(limits),
         }
     }
@@ -96,7 +100,15 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             return Ok(Err(excess));
         }
         self.holds(DECODED_FACTOR * raw.as_ref().map_or(0, String::len) as u64);
-        let value = parse(&slot, raw.as_deref())?;
+        let value = match &raw {
+            Some(text) if text.len() > LARGE => {
+                state.is_large = true;
+                let (slot, text) = (slot.clone(), text.clone());
+                let reading = self.compute(move || Some(parse(&slot, Some(&text))));
+                reading.await?
+            }
+            Some(_) | None => parse(&slot, raw.as_deref())?,
+        };
         state.read.push((slot, raw));
         Ok(Ok(value))
     }

@@ -1,5 +1,6 @@
 //! Pulls deliveries, runs their turns in parallel, keeps each conversation in order, and drains when told to stop.
 
+mod accept;
 pub mod dead_letter;
 mod lanes;
 mod pull;
@@ -21,7 +22,7 @@ use crate::budget::{DECODED_FACTOR, MemoryBudget, MemoryKind, TenantMemory};
 use crate::model::{Activity, TenantId, key_from_headers};
 use crate::ports::{Delivery, Inbound, Publisher, TurnStore};
 use crate::telemetry::{Metrics, TenantMetrics, TurnSpan};
-use crate::turn::Turns;
+use crate::turn::{TurnError, Turns};
 use lanes::{Lanes, Place};
 pub use pull::IDLE_WAIT;
 use pull::Puller;
@@ -207,20 +208,18 @@ where
         }
     }
 
-    /// Takes a message that was pulled: finds its place in its conversation now, while messages are in order, and runs
-    /// its turn in a task of its own.
+    /// Takes a message that was pulled and read: finds its place in its conversation now, while messages are in order, and
+    /// runs its turn in a task of its own.
     fn accept(
         self: &Arc<Self>,
-        delivery: I::Delivery,
-        mut claim: SlotClaim,
-        metrics: &Arc<TenantMetrics>,
-        memory: &TenantMemory,
+        (delivery, mut claim): (I::Delivery, SlotClaim),
+        read: Result<Activity, TurnError>,
+        span: TurnSpan,
+        (metrics, memory): (&Arc<TenantMetrics>, &TenantMemory),
     ) {
-        let message = delivery.message();
-        let bytes = DECODED_FACTOR * message.body.len() as u64;
+        let bytes = DECODED_FACTOR * delivery.message().body.len() as u64;
         let memory = memory.charge(MemoryKind::Messages, bytes);
-        let span = TurnSpan::new(&message.tenant);
-        let read = self.turns.read(message).map(|activity| {
+        let read = read.map(|activity| {
             let activity = Arc::new(activity);
             span.activity(&activity);
             let place = self.lanes.queue(&activity);
@@ -229,7 +228,7 @@ where
             }
             (activity, place)
         });
-        if let (Err(_), Some(key)) = (&read, key_from_headers(&message.headers)) {
+        if let (Err(_), Some(key)) = (&read, key_from_headers(&delivery.message().headers)) {
             span.message(&key);
         }
         let (shared, metrics) = (Arc::clone(self), Arc::clone(metrics));

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::accept::AcceptQueue;
 use super::slots::{Reservation, SlotClaim, Slots};
 use crate::budget::{DECODED_FACTOR, MemoryKind, TenantMemory};
 use crate::model::TenantId;
-use crate::ports::{Delivery as _, Inbound, Publisher, TransportError, TurnStore};
+use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::TenantMetrics;
 
 /// How long an idle tenant's pull waits for a message before it is asked again.
@@ -97,18 +98,19 @@ where
         let mut want = 1;
         let mut pause = FIRST_PAUSE;
         let arrived = Arrived(Mutex::default());
+        let mut queue = AcceptQueue::new(&self.shared, &self.metrics, &self.memory);
         let mut under_way = FuturesUnordered::new();
         loop {
             let room = if want == 1 { 1 } else { OVERLAPPING };
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
-                ended = self.listen(&mut under_way, &arrived) => for pulled in ended {
+                () = self.stop.cancelled() => return queue.hand_back().await,
+                ended = self.listen(&mut under_way, &arrived, &mut queue) => for pulled in ended {
                     pause = if pulled.failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
                     want = pulled.next_want();
                 },
                 reserved = self.reserve(want), if under_way.len() < room => {
-                    let Some(reserved) = reserved else { return };
+                    let Some(reserved) = reserved else { return queue.hand_back().await };
                     let wait = if want == 1 { IDLE_WAIT } else { BUSY_WAIT };
                     under_way.push(self.pull(reserved, &arrived, wait, pause));
                 }
@@ -122,6 +124,7 @@ where
         &self,
         under_way: &mut FuturesUnordered<F>,
         arrived: &Arrived<I::Delivery>,
+        queue: &mut AcceptQueue<'_, I, S, P>,
     ) -> Vec<Pulled>
     where
         F: Future<Output = Pulled>,
@@ -136,12 +139,8 @@ where
                     break;
                 }
             }
-            let mut arrived = arrived.lock();
-            arrived.sort_by_key(|(delivery, _)| delivery.message().sequence);
-            for (delivery, claim) in arrived.drain(..) {
-                self.shared
-                    .accept(delivery, claim, &self.metrics, &self.memory);
-            }
+            queue.put(&mut arrived.lock());
+            queue.accept(cx);
             match ended.is_empty() {
                 true => Poll::Pending,
                 false => Poll::Ready(ended),

@@ -45,6 +45,7 @@ where
         span: &TurnSpan,
     ) {
         let began = Instant::now();
+        let is_large = self.turns.is_large(delivery.message());
         if delivery.delivered() > 1 {
             metrics.redelivered();
         }
@@ -85,6 +86,9 @@ where
         if let Err(error) = settled {
             // The message comes again, and BEGIN finds what was applied.
             tracing::warn!(error = %error, "a delivery could not be settled and will come again");
+        }
+        if let (true, Some(activity)) = (is_large, activity) {
+            self.turns.let_go(activity);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use greentic_worker::adapters::compute::InlineCompute;
 use greentic_worker::adapters::memory::PlayedComponents;
 use greentic_worker::model::{EnvId, TenantId};
 use greentic_worker::ports::{NewId, Publisher, TurnStore};
@@ -219,6 +220,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
         publisher: Arc::new(publisher),
         registry: Arc::clone(registry),
         components: Arc::new(PlayedComponents::none()),
+        compute: Arc::new(InlineCompute),
         clock,
         ids,
         outage: Outage::default(),

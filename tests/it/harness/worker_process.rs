@@ -114,6 +114,11 @@ impl WorkerProcess {
         get(self.http.as_deref()?, path).await
     }
 
+    /// Where its HTTP endpoint listens.
+    pub fn http(&self) -> Option<&str> {
+        self.http.as_deref()
+    }
+
     /// The status of `/readyz` or `/livez`; 0 where nobody answers.
     pub async fn status(&self, path: &str) -> u16 {
         self.get(path).await.map_or(0, |(status, _)| status)
@@ -204,6 +209,22 @@ impl WorkerBuilder {
     /// Sets any variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Lets it have so many files and connections open.
+    pub fn descriptors(mut self, most: usize) -> Self {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
+        limited.arg(self.command.get_program());
+        limited.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        self.command = limited;
         self
     }
 

@@ -1,0 +1,163 @@
+//! The pages of the endpoint. Those of health are made where they are asked for. Metrics are written on another thread,
+//! one page at a time, and of pages that clients have not finished reading there are only a few.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Mutex;
+
+use super::Endpoint;
+use crate::telemetry::Metrics;
+
+/// The most pages of metrics in memory. Each is as large as there are tenants; while slow clients hold so many, others get
+/// the last one of them.
+const METRICS_PAGES: usize = 4;
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What a request is answered with.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    endpoint: Endpoint,
+    /// The pages of metrics that are still being read. Locked by the one that is being written.
+    unread: Arc<Mutex<Vec<Weak<MetricsPage>>>>,
+}
+
+/// One page of metrics, shared by all who read it.
+#[derive(Debug)]
+pub(super) struct MetricsPage(String);
+
+/// A share in a page of metrics.
+struct Share(Arc<MetricsPage>);
+
+impl AsRef<[u8]> for Share {
+    fn as_ref(&self) -> &[u8] {
+        self.0.0.as_bytes()
+    }
+}
+
+/// A page of metrics that could not be written.
+pub(super) enum Unwritten {
+    Format(fmt::Error),
+    Thread(tokio::task::JoinError),
+}
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Format(error) => error.fmt(f),
+            Self::Thread(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Pages {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            unread: Arc::default(),
+        }
+    }
+
+    /// Answers a request. One with a body is refused: the connection closes rather than read it.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if !request.body().is_end_stream() {
+            let refused = plain(StatusCode::PAYLOAD_TOO_LARGE, "no body is taken here\n");
+            return with(refused, CONNECTION, "close");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET\n");
+            return with(refused, ALLOW, "GET, HEAD");
+        }
+        match request.uri().path() {
+            "/livez" => self.livez(),
+            "/readyz" => self.readyz(),
+            "/metrics" => self.metrics().await,
+            _ => plain(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics\n"),
+        }
+    }
+
+    fn livez(&self) -> Answer {
+        match self.endpoint.health.live() {
+            Ok(()) => plain(StatusCode::OK, "alive\n"),
+            Err(stall) => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("stalled: {stall}\n"),
+            ),
+        }
+    }
+
+    fn readyz(&self) -> Answer {
+        let (status, reasons) = match self.endpoint.health.ready() {
+            Ok(()) => (StatusCode::OK, Vec::new()),
+            Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
+        };
+        let reasons: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();
+        let body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
+        with(
+            plain(status, format!("{body}\n")),
+            CONTENT_TYPE,
+            "application/json",
+        )
+    }
+
+    async fn metrics(&self) -> Answer {
+        match self.metrics_page().await {
+            Ok(page) => with(
+                plain(StatusCode::OK, Bytes::from_owner(Share(page))),
+                CONTENT_TYPE,
+                Metrics::CONTENT_TYPE,
+            ),
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new())
+            }
+        }
+    }
+
+    /// The metrics as they are now, or the last page of those that slow clients hold. The lock goes along to the thread that
+    /// writes, so that clients which give up do not let a second one begin.
+    pub(super) async fn metrics_page(&self) -> Result<Arc<MetricsPage>, Unwritten> {
+        let mut unread = Arc::clone(&self.unread).lock_owned().await;
+        unread.retain(|page| page.strong_count() > 0);
+        if unread.len() >= METRICS_PAGES
+            && let Some(page) = unread.last().and_then(Weak::upgrade)
+        {
+            return Ok(page);
+        }
+        let metrics = Arc::clone(&self.endpoint.metrics);
+        let written = tokio::task::spawn_blocking(move || {
+            let page = Arc::new(MetricsPage(metrics.render()?));
+            unread.push(Arc::downgrade(&page));
+            Ok(page)
+        });
+        let written = written.await.map_err(Unwritten::Thread)?;
+        written.map_err(Unwritten::Format)
+    }
+}
+
+#[cfg(test)]
+impl Pages {
+    /// How many pages are still being read.
+    pub(super) async fn held(&self) -> usize {
+        let unread = self.unread.lock().await;
+        unread.iter().filter(|page| page.strong_count() > 0).count()
+    }
+}
+
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    with(answer, CONTENT_TYPE, "text/plain; charset=utf-8")
+}
+
+fn with(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
+    let value = HeaderValue::from_static(value);
+    answer.headers_mut().insert(name, value);
+    answer
+}

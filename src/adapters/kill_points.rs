@@ -190,9 +190,28 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let points = (
+            KillPoint::BeforePublishedNote,
+            KillPoint::AfterPublishedNote,
+        );
+        let call = self.port.published_but(activity, rest);
+        self.fuse.around(points, activity.key.as_str(), call).await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
         let call = self.port.release(activity, token);
+        self.fuse.around(points, activity.key.as_str(), call).await
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
+        let call = self.port.withdraw(activity, token);
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 }
@@ -221,8 +240,8 @@ impl<P: Publisher> Publisher for Mortal<P> {
         self.fuse.around(points, &key, call).await
     }
 
-    fn max_message_bytes(&self) -> usize {
-        self.port.max_message_bytes()
+    fn max_message_bytes(&self, to: Destination<'_>) -> usize {
+        self.port.max_message_bytes(to)
     }
 }
 
@@ -288,6 +307,10 @@ impl<D: Delivery> Delivery for MortalDelivery<D> {
 
     fn delivered(&self) -> u64 {
         self.delivery.delivered()
+    }
+
+    fn stored(&self) -> Option<u64> {
+        self.delivery.stored()
     }
 
     async fn progress(&self) -> Result<(), TransportError> {

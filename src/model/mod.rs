@@ -2,6 +2,7 @@
 
 mod activity;
 mod component;
+mod cut;
 mod decode;
 mod depth;
 mod hashed_scope;
@@ -23,7 +24,10 @@ pub use ids::{
     UserId, storage_user_id,
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
-pub use outbound::{Outbound, OutboundHeaders, apology_id, dead_letter_id, header};
+pub use cut::{cut, is_cut};
+pub use outbound::{
+    Outbound, OutboundHeaders, apology_id, dead_letter_id, dead_reply_id, header, other_id,
+};
 pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};
 pub use remote_ref::{Cloud, ObjectRef, OciRef, OciVersion, RemoteRef, WebRef};

@@ -5,6 +5,7 @@
 //! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
 //! applied.
 
+mod dead_letter;
 mod envelope;
 mod failure;
 mod invoke;
@@ -18,9 +19,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use dead_letter::REPLY_UNDELIVERABLE;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use futures_util::FutureExt;
-pub use outage::{Infrastructure, Outage};
+pub use outage::{Infrastructure, Outage, Part, RefusedPart, Server, Standing};
 pub use parked::ParkedRun;
 pub use replies::apology;
 
@@ -84,6 +86,8 @@ pub struct Ended {
     pub applied: Option<Applied>,
     /// How many replies were published.
     pub replies: usize,
+    /// How many replies no stream would take, and that are in the dead letters.
+    pub undelivered: usize,
     /// How often COMMIT found that another turn came first.
     pub conflicts: u32,
     /// How often BEGIN found the conversation taken.
@@ -105,6 +109,7 @@ impl Ended {
             disposition,
             applied: None,
             replies: 0,
+            undelivered: 0,
             conflicts: 0,
             busy: 0,
         }
@@ -113,6 +118,11 @@ impl Ended {
     /// The end of a message that is no activity.
     pub fn rejected(error: TurnError) -> Self {
         Self::with(Disposition::DeadLetter(Rejection { error, attempts: 1 }))
+    }
+
+    /// The end of a turn that was not begun because its tenant is refused what it needs.
+    pub fn held(pause: Duration) -> Self {
+        Self::with(Disposition::RetryAfter(pause))
     }
 
     /// The end of a turn that was cut off because its worker stops: another one takes it at once.
@@ -135,8 +145,13 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, span);
         match attempt.run().await {
-            Ok(applied) => attempt.ended(Disposition::Ack, applied),
+            Ok(applied) => {
+                self.outage.unmet(&activity.tenant);
+                attempt.ended(Disposition::Ack, applied)
+            }
+            Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
+                self.outage.unmet(&activity.tenant);
                 attempt.give_up_lease().await;
                 let (code, number) = (error.code(), attempt.number);
                 let disposition = self.config.retry.decide(error, number);
@@ -172,6 +187,9 @@ struct Attempt<'a, S, P> {
     conflicts: u32,
     busy: u32,
     replies: usize,
+    undelivered: usize,
+    /// COMMIT has applied the turn; what was refused since then is to publish its replies.
+    applied: Option<Applied>,
     /// State that the entry flow may read, asked for with BEGIN.
     foreseen: Vec<StateSlot>,
     trace: TraceContext,
@@ -206,6 +224,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             conflicts: 0,
             busy: 0,
             replies: 0,
+            undelivered: 0,
+            applied: None,
             foreseen,
             registry,
             trace,
@@ -219,6 +239,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     fn ended(self, disposition: Disposition, applied: Option<Applied>) -> Ended {
         let Self {
             replies,
+            undelivered,
             conflicts,
             busy,
             ..
@@ -227,9 +248,25 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             disposition,
             applied,
             replies,
+            undelivered,
             conflicts,
             busy,
         }
+    }
+
+    /// The end of a turn that met a refusal: its message goes back, and comes to find out whether that is over. What it has
+    /// applied stays applied, and what it has published is noted; the attempt does not count.
+    async fn refused(mut self) -> Ended {
+        let (outage, tenant) = (&self.turns.outage, &self.activity.tenant);
+        if self.exclusive && self.applied.is_none() {
+            let withdraw = self.turns.store.withdraw(self.activity, self.token()).await;
+            if let Err(error) = withdraw {
+                tracing::debug!(error = %error, "the lease stays until it expires");
+            }
+        }
+        let pause = outage.pause(tenant).unwrap_or_default();
+        let applied = self.applied.take();
+        self.ended(Disposition::RetryAfter(pause), applied)
     }
 
     async fn run(&mut self) -> Result<Option<Applied>, TurnError> {
@@ -241,7 +278,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     continue;
                 }
                 Begun::Applied(outbox) => {
-                    self.publish(self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }
             };
@@ -260,11 +297,12 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             self.check_sizes(&messages)?;
             match self.commit(&opening, &played).await? {
                 Committed::Done => {
-                    self.publish(messages).await?;
-                    return Ok(Some(played.applied()));
+                    self.applied = Some(played.applied());
+                    self.publish(&played.outbox, messages).await?;
+                    return Ok(self.applied);
                 }
                 Committed::AlreadyApplied(outbox) => {
-                    self.publish(self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }
                 Committed::Conflict => {
@@ -300,7 +338,9 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Ok(self
             .turns
             .outage
-            .ride_out("begin", || self.turns.store.begin(&begin))
+            .ride_out(&self.activity.tenant, Part::Store, || {
+                self.turns.store.begin(&begin)
+            })
             .await?)
     }
 
@@ -350,13 +390,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         } = self.activity;
         let message = |(n, message): (usize, &Outbound)| {
             let body = Bytes::copy_from_slice(message.body.get().as_bytes());
+            let n = message.position.unwrap_or(n);
             (message.all_headers(env, tenant, key, n), body)
         };
         outbox.iter().enumerate().map(message).collect()
     }
 
     fn check_sizes(&self, messages: &[(Headers, Bytes)]) -> Result<(), TurnError> {
-        let limit = self.turns.publisher.max_message_bytes();
+        let to = Destination::Outbound(&self.activity.tenant);
+        let limit = self.turns.publisher.max_message_bytes(to);
         for (n, (headers, body)) in messages.iter().enumerate() {
             let bytes = body.len() + headers.wire_len();
             if bytes > limit {
@@ -384,34 +426,50 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Ok(self
             .turns
             .outage
-            .ride_out("commit", || self.turns.store.commit(&commit))
+            .ride_out(&self.activity.tenant, Part::Store, || {
+                self.turns.store.commit(&commit)
+            })
             .await?)
     }
 
     /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
-    async fn publish(&mut self, messages: Vec<(Headers, Bytes)>) -> Result<(), TurnError> {
+    async fn publish(
+        &mut self,
+        outbox: &[Outbound],
+        messages: Vec<(Headers, Bytes)>,
+    ) -> Result<(), TurnError> {
         let tenant = &self.activity.tenant;
-        self.replies = messages.len();
-        for (n, (headers, body)) in messages.into_iter().enumerate() {
+        let any = !messages.is_empty();
+        for (at, (headers, body)) in messages.into_iter().enumerate() {
             let publisher = &self.turns.publisher;
             let sent = self
                 .turns
                 .outage
-                .ride_out("publish", || {
+                .ride_out(tenant, Part::Outbound, || {
                     publisher.publish(Destination::Outbound(tenant), &headers, body.clone())
                 })
                 .await;
-            if let Err(TransportError::TooLarge(reason)) = sent {
-                // COMMIT has checked the size; the server's limit was lowered since. The effects are applied, so the
-                // reply is what is lost, and that must be seen.
-                tracing::error!(
-                    reason,
-                    n,
-                    "a stored reply does not fit into a message any more and was dropped"
-                );
+            let given_up = match sent {
+                Ok(()) => {
+                    self.replies += 1;
+                    continue;
+                }
+                Err(TransportError::TooLarge(reason)) => {
+                    let n = outbox.get(at).and_then(|reply| reply.position).unwrap_or(at);
+                    Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await
+                }
+                Err(TransportError::Refused(refusal)) => Err(refusal),
+                Err(TransportError::Unavailable(_)) => continue,
+            };
+            match given_up {
+                Ok(()) => self.undelivered += 1,
+                Err(refusal) => {
+                    Box::pin(self.note_published_until(outbox, at)).await;
+                    return Err(refusal.into());
+                }
             }
         }
-        if self.replies > 0 {
+        if any {
             self.note_published().await;
         }
         Ok(())
@@ -422,16 +480,44 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn note_published(&self) {
         let store = &self.turns.store;
         let note = || store.published(self.activity);
-        if let Err(error) = self.turns.outage.ride_out("published", note).await {
+        let tenant = &self.activity.tenant;
+        if let Err(error) = self.turns.outage.ride_out(tenant, Part::Store, note).await {
             tracing::error!(error = %error, "the outbox of a published turn stays until it expires");
         }
     }
 
-    /// A lease that cannot be given up expires by itself.
+    /// Notes that the replies before this one are out, where the rest has to wait: the stream may have forgotten them by the time
+    /// the rest is published.
+    async fn note_published_until(&self, outbox: &[Outbound], at: usize) {
+        if at == 0 {
+            return;
+        }
+        let rest = outbox.iter().enumerate().skip(at);
+        let rest = rest.map(|(n, reply)| Outbound {
+            position: Some(reply.position.unwrap_or(n)),
+            ..reply.clone()
+        });
+        let rest: Vec<Outbound> = rest.collect();
+        let (store, tenant) = (&self.turns.store, &self.activity.tenant);
+        let note = || store.published_but(self.activity, &rest);
+        if let Err(error) = self.turns.outage.ride_out(tenant, Part::Store, note).await {
+            tracing::error!(error = %error, "replies that are out are published again with those that are not");
+        }
+    }
+
+    /// A lease that cannot be given up expires by itself. While the tenant's dead letters are refused, a flow that reaches
+    /// nothing outside fails again at each probe; that is one attempt, so that its dead letter has its own reason in the end.
     async fn give_up_lease(&self) {
-        if self.exclusive
-            && let Err(error) = self.turns.store.release(self.activity, self.token()).await
-        {
+        if !self.exclusive {
+            return;
+        }
+        let (turns, tenant) = (self.turns, &self.activity.tenant);
+        let is_probe = turns.outage.is_refused(tenant, Part::DeadLetters) && !self.reaches_out;
+        let given_up = match is_probe {
+            true => turns.store.withdraw(self.activity, self.token()).await,
+            false => turns.store.release(self.activity, self.token()).await,
+        };
+        if let Err(error) = given_up {
             tracing::debug!(error = %error, "the lease stays until it expires");
         }
     }

@@ -7,6 +7,7 @@ use greentic_types::{SessionData, SessionKey};
 use serde_json::Value;
 
 use super::failure::TurnError;
+use super::outage::Part;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::{Applied, Attempt};
@@ -229,7 +230,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 let read = || turns.store.read_state(self.activity, slots);
                 turns
                     .outage
-                    .ride_out("read state", read)
+                    .ride_out(&self.activity.tenant, Part::Store, read)
                     .await?
                     .into_iter()
                     .next()

@@ -13,9 +13,11 @@ const MAX_REASON: usize = 1_024;
 const REASON: [&str; 3] = [header::ERROR_CODE, header::ERROR, header::ATTEMPTS];
 
 /// The original headers, with the reason beside them. The original `Nats-Msg-Id` gives way to the dead letter's own; it
-/// stays as the idempotency key, so that a replay is the same activity.
+/// stays as the idempotency key, so that a replay is the same activity. `stored` is the time at which the stream stored the
+/// message, in nanoseconds.
 pub fn headers(
     message: &InboundMessage,
+    stored: Option<u64>,
     activity: Option<&Activity>,
     rejection: &Rejection,
 ) -> Headers {
@@ -27,7 +29,7 @@ pub fn headers(
             .or_else(|| key_from_headers(&message.headers));
         headers.push(
             header::MSG_ID,
-            dead_letter_id(&message.tenant, key.as_ref(), sequence),
+            dead_letter_id(&message.tenant, key.as_ref(), (sequence, stored)),
         );
     }
     headers.push(header::ERROR_CODE, rejection.error.code());
@@ -130,9 +132,10 @@ mod tests {
             sequence: Some(7),
         };
         let error = TurnError::Panicked("a\nb".to_owned() + &"é".repeat(MAX_REASON));
-        let headers = headers(&message, None, &Rejection { error, attempts: 3 });
+        let rejection = Rejection { error, attempts: 3 };
+        let headers = headers(&message, Some(99), None, &rejection);
         assert_eq!(headers.get(header::IDEMPOTENCY_KEY), Some("m1"));
-        assert_eq!(headers.get(header::MSG_ID), Some("t:m1:dead:7"));
+        assert_eq!(headers.get(header::MSG_ID), Some("t:m1:dead:7-99"));
         assert_eq!(headers.get("X-Other"), Some("kept"));
         assert_eq!(headers.get(header::ERROR_CODE), Some("panic"));
         assert_eq!(headers.get(header::ATTEMPTS), Some("3"));

@@ -9,13 +9,13 @@ use super::{Queued, Shared, dead_letter};
 use crate::model::Activity;
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, TenantMetrics, TurnSpan};
-use crate::turn::{Applied, Disposition, Ended, Rejection, TurnError, apology};
+use crate::turn::{
+    Applied, Disposition, Ended, Part, REPLY_UNDELIVERABLE, Rejection, TurnError, apology,
+};
 
 /// From this delivery on a message is suspected of killing its workers. Suspects run one at a time: a worker that dies of
 /// one takes no attempt from the others, which come again together with it.
 const SUSPECT_DELIVERY: u64 = 3;
-/// How long a message stays away that fits into no dead letter: it stays in the stream until someone raises the limit.
-const UNSTORABLE_PAUSE: Duration = Duration::from_secs(300);
 
 impl<I, S, P> Shared<I, S, P>
 where
@@ -36,7 +36,7 @@ where
         if delivery.delivered() > 1 {
             metrics.redelivered();
         }
-        let (activity, ended) = match read {
+        let (activity, mut ended) = match read {
             Ok((activity, place)) => {
                 let queued = (&*activity, place);
                 let ended = self.work(&delivery, queued, began, span).await;
@@ -47,13 +47,19 @@ where
         let settled = match &ended.disposition {
             Disposition::Ack => delivery.ack().await,
             Disposition::RetryAfter(pause) => delivery.hand_back(*pause).await,
-            Disposition::DeadLetter(rejection) => tokio::select! {
-                biased;
-                // In a box, for it is large and rare, and would make every turn larger.
-                settled = Box::pin(self.put_aside(delivery, activity.as_deref(), rejection)) => settled,
-                // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
-                () = self.hand_back.cancelled() => Ok(()),
-            },
+            Disposition::DeadLetter(rejection) => {
+                let put_aside = tokio::select! {
+                    biased;
+                    // In a box, for it is large and rare, and would make every turn larger.
+                    settled = Box::pin(self.put_aside(delivery, activity.as_deref(), rejection)) => settled,
+                    // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
+                    () = self.hand_back.cancelled() => Ok(false),
+                };
+                if let Ok(false) = put_aside {
+                    ended.disposition = Disposition::RetryAfter(Duration::ZERO);
+                }
+                put_aside.map(drop)
+            }
         };
         // Last, so that no count is ahead of what it counts.
         let outcome = count(metrics, &ended);
@@ -75,6 +81,9 @@ where
     ) -> Ended {
         let turn = async {
             place.reached().await;
+            if let Some(pause) = self.turns.outage.hold(&activity.tenant) {
+                return Ended::held(pause);
+            }
             let delivered = delivery.delivered();
             let _alone = match delivered >= SUSPECT_DELIVERY {
                 true => Some(self.suspect.lock().await),
@@ -105,43 +114,28 @@ where
         }
     }
 
-    /// Puts a message aside with its reason and settles it. A message is never settled before its dead letter is stored.
+    /// Puts a message aside with its reason and settles it; tells whether it is. A message is never settled before its dead
+    /// letter is stored: where that is refused, it goes back.
     async fn put_aside(
         &self,
         delivery: I::Delivery,
         activity: Option<&Activity>,
         rejection: &Rejection,
-    ) -> Result<(), TransportError> {
-        let code = rejection.error.code();
-        let (error, attempts) = (&rejection.error, rejection.attempts);
-        if error.may_quote() {
-            tracing::error!(
-                code,
-                attempts,
-                "message dead-lettered; the dead letter says why"
-            );
-            tracing::debug!(%error, "why the message was dead-lettered");
-        } else {
-            tracing::error!(code, attempts, %error, "message dead-lettered");
-        }
+    ) -> Result<bool, TransportError> {
         let message = delivery.message();
-        let headers = dead_letter::headers(message, activity, rejection);
-        let (outage, publisher) = (&self.turns.outage, &self.turns.publisher);
-        let to = Destination::DeadLetter(&message.tenant);
-        let stored = outage
-            .ride_out("dead letter", || {
-                publisher.publish(to, &headers, message.body.clone())
-            })
-            .await;
-        if let Err(TransportError::TooLarge(reason)) = stored {
-            tracing::error!(
-                reason,
-                "the message fits into no dead letter and stays in the stream; raise max_payload"
-            );
-            return delivery.hand_back(UNSTORABLE_PAUSE).await;
+        let headers = dead_letter::headers(message, delivery.stored(), activity, rejection);
+        let (turns, tenant) = (&self.turns, &message.tenant);
+        if turns
+            .dead_letter(tenant, &headers, &message.body)
+            .await
+            .is_err()
+        {
+            let pause = turns.outage.away_for(tenant, Part::DeadLetters);
+            return delivery.hand_back(pause).await.map(|()| false);
         }
+        say_dead_lettered(rejection);
         self.apologise(activity).await;
-        delivery.ack().await
+        delivery.ack().await.map(|()| true)
     }
 
     /// Tells the user, if the settings want it, under an id that makes a second copy impossible.
@@ -153,16 +147,30 @@ where
             Ok(message) => message,
             Err(error) => return tracing::error!(error = %error, "the apology cannot be written"),
         };
-        let to = Destination::Outbound(&activity.tenant);
-        let publisher = &self.turns.publisher;
-        let sent = self
-            .turns
-            .outage
-            .ride_out("apology", || publisher.publish(to, &headers, body.clone()))
-            .await;
+        let tenant = &activity.tenant;
+        let (to, publisher) = (Destination::Outbound(tenant), &self.turns.publisher);
+        let publish = || publisher.publish(to, &headers, body.clone());
+        let outage = &self.turns.outage;
+        let sent = outage.ride_out(tenant, Part::Outbound, publish).await;
         if let Err(error) = sent {
             tracing::error!(error = %error, "the apology was not sent");
         }
+    }
+}
+
+/// Tells of a message that is in the dead letters now.
+fn say_dead_lettered(rejection: &Rejection) {
+    let code = rejection.error.code();
+    let (error, attempts) = (&rejection.error, rejection.attempts);
+    if error.may_quote() {
+        tracing::error!(
+            code,
+            attempts,
+            "message dead-lettered; the dead letter says why"
+        );
+        tracing::debug!(%error, "why the message was dead-lettered");
+    } else {
+        tracing::error!(code, attempts, %error, "message dead-lettered");
     }
 }
 
@@ -175,6 +183,15 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
         metrics.lease_conflict();
     }
     metrics.replied(ended.replies);
+    for _ in 0..ended.undelivered {
+        metrics.dead_letter(REPLY_UNDELIVERABLE);
+    }
+    if let Some(Applied { resumed: true, .. }) = ended.applied {
+        metrics.wait_resumed();
+    }
+    if let Some(Applied { parked: true, .. }) = ended.applied {
+        metrics.wait_parked();
+    }
     match (&ended.disposition, ended.applied) {
         (Disposition::RetryAfter(_), _) => telemetry::Outcome::Retried,
         (Disposition::DeadLetter(rejection), _) => {
@@ -182,15 +199,7 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
             telemetry::Outcome::DeadLettered
         }
         (Disposition::Ack, None) => telemetry::Outcome::Duplicate,
-        (Disposition::Ack, Some(Applied { resumed, parked })) => {
-            if resumed {
-                metrics.wait_resumed();
-            }
-            if parked {
-                metrics.wait_parked();
-                return telemetry::Outcome::Parked;
-            }
-            telemetry::Outcome::Finished
-        }
+        (Disposition::Ack, Some(Applied { parked: true, .. })) => telemetry::Outcome::Parked,
+        (Disposition::Ack, Some(_)) => telemetry::Outcome::Finished,
     }
 }

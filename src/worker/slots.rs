@@ -47,6 +47,13 @@ impl Slots {
         Some(Reserved { slots, tenant })
     }
 
+    /// Takes the tenant's own slot, and waits for it: none of the shared ones is for a tenant that is refused.
+    pub async fn reserve_own(&self) -> Option<Reserved> {
+        let tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
+        let slots = Arc::clone(&self.own).acquire_owned().await.ok()?;
+        Some(Reserved { slots, tenant })
+    }
+
     /// Waits for one shared slot, in turn with the other tenants, and takes up to `max` of what is free then.
     pub async fn reserve(&self, max: usize) -> Option<Reserved> {
         let mut tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
@@ -114,6 +121,11 @@ mod tests {
         assert_eq!((listening.len(), running.len()), (1, 1));
         assert!(limited.reserve_one().now_or_never().is_none());
         drop(listening);
-        assert!(limited.reserve_one().now_or_never().is_some());
+        let own = limited.reserve_own().now_or_never().unwrap().unwrap();
+        assert_eq!((own.len(), shared.available_permits()), (1, 9));
+        drop((own, running));
+        let _own = limited.reserve_own().now_or_never().unwrap().unwrap();
+        assert!(limited.reserve_own().now_or_never().is_none());
+        assert_eq!(shared.available_permits(), 10, "a shared slot");
     }
 }

@@ -63,7 +63,7 @@ pub struct Config {
     /// The stream of inbound messages. Whatever an age or size limit drops from it is lost.
     pub inbound: StreamConfig,
     /// The stream of replies. It keeps them for as long as its limits say, whether they were read or not.
-    pub outbound: StreamConfig,
+    pub outbound: OutboundConfig,
     /// The stream of dead letters.
     pub deadletter: StreamConfig,
 }
@@ -93,9 +93,35 @@ pub struct StreamConfig {
     /// Messages older than this are dropped; none keeps them.
     #[serde(with = "humantime_serde")]
     pub max_age: Option<Duration>,
-    /// The largest size in bytes; none is no limit. A full inbound or dead letter stream takes nothing more; a full
-    /// outbound stream drops its oldest replies.
+    /// The largest size in bytes; none is no limit. A full stream takes nothing more.
     pub max_bytes: Option<u64>,
+}
+
+/// The stream of replies as it is made: as [`StreamConfig`], and what it does when it is full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboundConfig {
+    /// See [`StreamConfig::storage`].
+    pub storage: Storage,
+    /// See [`StreamConfig::replicas`].
+    pub replicas: usize,
+    /// See [`StreamConfig::max_age`].
+    #[serde(with = "humantime_serde")]
+    pub max_age: Option<Duration>,
+    /// The largest size in bytes; none is no limit.
+    pub max_bytes: Option<u64>,
+    /// What a full stream does.
+    pub discard: Discard,
+}
+
+/// What the full stream of replies does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discard {
+    /// It drops its oldest replies, whether they were read or not.
+    Old,
+    /// It takes no reply until there is room: the turns of the tenants that it refuses wait in the inbound stream.
+    New,
 }
 
 /// See [`Config::delivery`].
@@ -149,11 +175,38 @@ impl Default for Config {
             ack_wait: Duration::from_secs(30),
             duplicate_window: Duration::from_secs(10 * 60),
             inbound: StreamConfig::default(),
-            outbound: StreamConfig {
-                max_age: Some(Duration::from_secs(7 * 24 * 60 * 60)),
-                ..StreamConfig::default()
-            },
+            outbound: OutboundConfig::default(),
             deadletter: StreamConfig::default(),
+        }
+    }
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        Self {
+            storage: Storage::File,
+            replicas: 1,
+            max_age: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+            max_bytes: None,
+            discard: Discard::Old,
+        }
+    }
+}
+
+impl From<&OutboundConfig> for StreamConfig {
+    fn from(config: &OutboundConfig) -> Self {
+        let OutboundConfig {
+            storage,
+            replicas,
+            max_age,
+            max_bytes,
+            discard: _,
+        } = *config;
+        Self {
+            storage,
+            replicas,
+            max_age,
+            max_bytes,
         }
     }
 }
@@ -171,11 +224,11 @@ impl Default for StreamConfig {
 
 impl Config {
     /// The section of one stream.
-    pub fn stream(&self, stream: StreamName) -> &StreamConfig {
+    pub fn stream(&self, stream: StreamName) -> StreamConfig {
         match stream {
-            StreamName::Inbound => &self.inbound,
-            StreamName::Outbound => &self.outbound,
-            StreamName::DeadLetter => &self.deadletter,
+            StreamName::Inbound => self.inbound.clone(),
+            StreamName::Outbound => (&self.outbound).into(),
+            StreamName::DeadLetter => self.deadletter.clone(),
         }
     }
 

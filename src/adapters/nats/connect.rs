@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_nats::{ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -257,9 +257,7 @@ fn note(event: &Event, changed: &watch::Sender<Changes>) {
             warn!("the connection to NATS is lost; reconnecting");
             changed.send_modify(|changes| changes.lost += 1);
         }
-        Event::ServerError(error) => {
-            warn!(%error, "the NATS server complains; a missing permission shows like this");
-        }
+        Event::ServerError(error) => complaint(error, changed),
         Event::ClientError(error) => debug!(%error, "NATS client"),
         Event::SlowConsumer(_) => warn!("messages came faster than they were taken; some are lost"),
         Event::LameDuckMode => info!("the NATS server is about to stop; moving to another one"),
@@ -267,9 +265,55 @@ fn note(event: &Event, changed: &watch::Sender<Changes>) {
     }
 }
 
+/// What the server says without being asked. A missing permission is for the caller that it concerns.
+fn complaint(error: &ServerError, changed: &watch::Sender<Changes>) {
+    let mut is_news = true;
+    if let ServerError::Other(text) = error
+        && let Some(subject) = denied(text)
+    {
+        changed.send_modify(|changes| is_news = changes.deny(subject));
+    }
+    match is_news {
+        true => warn!(%error, "the NATS server complains; a missing permission shows like this"),
+        false => debug!(%error, "the NATS server complains again"),
+    }
+}
+
+/// The subject of a permissions violation. The protocol has no code for it, only this line.
+fn denied(text: &str) -> Option<&str> {
+    const VIOLATION: &str = "permissions violation for ";
+    let start = text.get(..VIOLATION.len())?;
+    if !start.eq_ignore_ascii_case(VIOLATION) {
+        return None;
+    }
+    let subject = text.split('"').nth(1)?;
+    // Each acknowledgement has a subject of its own.
+    (!subject.starts_with("$JS.ACK.")).then_some(subject)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_subject_of_a_violation_is_found() {
+        #[track_caller]
+        fn check(text: &str, subject: Option<&str>) {
+            assert_eq!(denied(text), subject, "{text}");
+        }
+        check(
+            "Permissions Violation for Publish to \"outbound.Beta\"",
+            Some("outbound.Beta"),
+        );
+        check(
+            "Permissions Violation for Subscription to \"inbound.b\" using queue \"greentic-worker\"",
+            Some("inbound.b"),
+        );
+        check("permissions violation for publish to \"a\"", Some("a"));
+        check("Permissions Violation for Publish to \"$JS.ACK.a.b\"", None);
+        check("Maximum Payload Violation", None);
+        check("é", None);
+    }
 
     #[test]
     fn pauses_grow_with_jitter_and_never_pass_the_longest() {

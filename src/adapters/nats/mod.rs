@@ -4,7 +4,8 @@
 //! - `connect`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
 //! - `topology`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
-//! - `outbound`, `headers`: publishing. `unreadable`: messages that would cost us the connection.
+//! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
+//!   the connection.
 //! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
 
 mod commands;
@@ -13,6 +14,7 @@ pub mod config;
 mod connect;
 mod core;
 pub mod dead_letters;
+mod drops;
 mod fault;
 mod headers;
 mod link;
@@ -25,6 +27,7 @@ mod unreadable;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,6 +42,7 @@ pub use fault::Fault;
 use crate::model::{Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
 use config::DeliveryMode;
+use drops::Dropped;
 use link::Link;
 use outbound::Outbound;
 use stored::Consumers;
@@ -56,6 +60,7 @@ enum Delivering {
         topology: Arc<Topology>,
         consumers: Consumers,
         outbound: Arc<Outbound>,
+        dropped: Dropped,
     },
     Core(core::Queues),
 }
@@ -77,10 +82,14 @@ impl Nats {
                 let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
                 let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
                 let unreadable = Unreadable::new(Arc::clone(&link), Arc::clone(&outbound));
+                let dropped = Dropped::default();
+                let (weak, weak_topology) = (Arc::downgrade(&link), Arc::downgrade(&topology));
+                tokio::spawn(drops::watch(weak, weak_topology, Arc::clone(&dropped)));
                 Delivering::JetStream {
                     consumers: Consumers::new(Arc::clone(&link), Arc::clone(&topology), unreadable),
                     outbound,
                     topology,
+                    dropped,
                 }
             }
         };
@@ -99,6 +108,14 @@ impl Nats {
             Delivering::Core(_) => topology::unfit(tenants),
         };
         Ok(problems)
+    }
+
+    /// How many replies were seen to be dropped by a full stream since this was asked last.
+    pub fn dropped_replies(&self) -> u64 {
+        match &self.delivery {
+            Delivering::JetStream { dropped, .. } => dropped.swap(0, Ordering::Relaxed),
+            Delivering::Core(_) => 0,
+        }
     }
 
     /// Whether there is a connection now.
@@ -177,8 +194,11 @@ impl Publisher for Nats {
         Ok(published?)
     }
 
-    fn max_message_bytes(&self) -> usize {
-        self.link.live().client.max_payload()
+    fn max_message_bytes(&self, to: Destination<'_>) -> usize {
+        match &self.delivery {
+            Delivering::JetStream { outbound, .. } => outbound.max_message_bytes(to),
+            Delivering::Core(_) => self.link.live().client.max_payload(),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The streams and consumers: what they should be, making what is missing, comparing what is there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, IntoConsumerConfig};
@@ -12,9 +14,10 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::info;
 
-use super::config::{Config, Provision, Storage};
+use super::config::{Config, Discard, Provision, Storage};
 use super::fault::Fault;
 use super::link::Link;
 use super::names::{self, StreamName};
@@ -28,14 +31,31 @@ const CONSUMERS_AT_ONCE: usize = 64;
 pub(super) struct Topology {
     link: Arc<Link>,
     config: Config,
-    /// One repair at a time: a thousand publishes that find their stream gone make it once.
-    repairing: Mutex<()>,
+    /// One repair at a time: a thousand publishes that find their stream gone make it once. When each was looked at last, and
+    /// whether it was made then; nothing if the server was away.
+    repairing: Mutex<HashMap<StreamName, (Instant, Option<bool>)>>,
+    /// The largest message that each stream takes, as it was when it was last looked at.
+    largest: [AtomicUsize; 3],
 }
 
-/// The answer to requests about a stream or consumer, of which only the configuration matters here.
+/// The answer to requests about a stream or consumer, of which mostly the configuration matters here.
 #[derive(Deserialize)]
 struct Described<C> {
     config: C,
+    #[serde(default)]
+    state: StreamState,
+}
+
+/// What a stream holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct StreamState {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+    /// How many messages of each subject that was asked about; missing where there are none.
+    pub(super) subjects: Option<HashMap<String, u64>>,
 }
 
 impl Topology {
@@ -43,7 +63,8 @@ impl Topology {
         Self {
             link,
             config,
-            repairing: Mutex::new(()),
+            repairing: Mutex::default(),
+            largest: [const { AtomicUsize::new(usize::MAX) }; 3],
         }
     }
 
@@ -89,17 +110,92 @@ impl Topology {
         Ok(problems)
     }
 
-    /// Makes a stream again that is gone.
-    pub(super) async fn repair_stream(&self, stream: StreamName) -> Result<(), Fault> {
-        let _one_at_a_time = self.repairing.lock().await;
-        self.look_after_stream(stream).await.map(drop)
+    /// Makes a stream again that is gone; whether it was.
+    pub(super) async fn repair_stream(&self, stream: StreamName) -> Result<bool, Fault> {
+        let since = Instant::now();
+        let mut repaired = self.repairing.lock().await;
+        // Somebody else has looked while this one waited.
+        if let Some((_, made)) = repaired.get(&stream).filter(|(at, _)| *at >= since) {
+            return made.ok_or(Fault::Disconnected);
+        }
+        let looked = self.look_after_stream(stream).await;
+        let made = match &looked {
+            Ok(found) => Some(found.is_none()),
+            Err(fault) if fault.is_refusal() => return looked.map(|_| false),
+            Err(_) => None,
+        };
+        repaired.insert(stream, (Instant::now(), made));
+        looked.map(|found| found.is_none())
+    }
+
+    /// The largest message that a stream takes, headers included, as far as that is known.
+    pub(super) fn largest(&self, stream: StreamName) -> usize {
+        self.limit(stream).load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, stream: StreamName) -> &AtomicUsize {
+        let [inbound, outbound, dead_letter] = &self.largest;
+        match stream {
+            StreamName::Inbound => inbound,
+            StreamName::Outbound => outbound,
+            StreamName::DeadLetter => dead_letter,
+        }
+    }
+
+    /// A stream as it is, with how much it holds of these subjects if any are given.
+    pub(super) async fn look_at(
+        &self,
+        stream: StreamName,
+        subjects: Option<&str>,
+    ) -> Result<(ServerStream, StreamState), Fault> {
+        let method = format!("STREAM.INFO.{}", stream.as_str());
+        let order = match subjects {
+            Some(filter) => json!({ "subjects_filter": filter }),
+            None => json!({}),
+        };
+        let found: Described<ServerStream> = self.link.api(&method, &order).await?;
+        self.remember(stream, &found.config);
+        Ok((found.config, found.state))
+    }
+
+    fn remember(&self, stream: StreamName, found: &ServerStream) {
+        let limit = usize::try_from(found.max_message_size).ok();
+        let limit = limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        self.limit(stream).store(limit, Ordering::Relaxed);
+    }
+
+    /// What a stream means that says it has not stored a message: which of its limits is reached. The refusal itself has one
+    /// code for all of them.
+    pub(super) async fn explain(&self, stream: StreamName, subject: &str, fault: Fault) -> Fault {
+        let Ok((config, state)) = self.look_at(stream, Some(subject)).await else {
+            return fault;
+        };
+        let reached = |limit: i64, has: u64| limit > 0 && i64::try_from(has).is_ok_and(|has| has >= limit);
+        let of_subject = state.subjects.unwrap_or_default();
+        let of_subject = of_subject.get(subject).copied().unwrap_or_default();
+        let full = |limit, of_subject| Fault::Full {
+            what: subject.to_owned(),
+            limit,
+            of_subject,
+        };
+        if config.discard != DiscardPolicy::New {
+            fault
+        } else if reached(config.max_messages_per_subject, of_subject) {
+            full("max_msgs_per_subject", true)
+        } else if reached(config.max_messages, state.messages) {
+            full("max_msgs", false)
+        } else if config.max_bytes > 0 {
+            full("max_bytes", false)
+        } else {
+            fault
+        }
     }
 
     /// Makes sure that a tenant can be pulled for, and the stream too if that is what is missing.
     pub(super) async fn repair_consumer(&self, tenant: &TenantId) -> Result<(), Fault> {
         match self.look_after_consumer(tenant).await {
             Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
-                self.repair_stream(StreamName::Inbound).await?;
+                let _made = self.repair_stream(StreamName::Inbound).await?;
                 self.look_after_consumer(tenant).await.map(drop)
             }
             done => done.map(drop),
@@ -125,8 +221,9 @@ impl Topology {
             .api::<Described<ServerStream>>(&method, &wanted)
             .await
         {
-            Ok(_) => {
+            Ok(made) => {
                 info!(stream = stream.as_str(), "made the stream");
+                self.remember(stream, &made.config);
                 Ok(None)
             }
             // Another worker was faster. With the same settings the name is no offence; the server may see first that its
@@ -149,9 +246,8 @@ impl Topology {
     }
 
     async fn stream(&self, stream: StreamName) -> Result<ServerStream, Fault> {
-        let method = format!("STREAM.INFO.{}", stream.as_str());
-        let found: Described<ServerStream> = self.link.api(&method, &json!({})).await?;
-        Ok(found.config)
+        let (found, _) = self.look_at(stream, None).await?;
+        Ok(found)
     }
 
     /// What a tenant's consumer is. Where we may make it, it is made to be as the settings say: it holds no data that
@@ -253,10 +349,13 @@ pub(super) fn server_stream(config: &Config, stream: StreamName) -> ServerStream
             StreamName::Inbound => RetentionPolicy::WorkQueue,
             StreamName::Outbound | StreamName::DeadLetter => RetentionPolicy::Limits,
         },
-        // What nobody has dealt with yet is not pushed out by what is new.
+        // What nobody has dealt with yet is not pushed out by what is new, unless the settings say so.
         discard: match stream {
             StreamName::Inbound | StreamName::DeadLetter => DiscardPolicy::New,
-            StreamName::Outbound => DiscardPolicy::Old,
+            StreamName::Outbound => match config.outbound.discard {
+                Discard::Old => DiscardPolicy::Old,
+                Discard::New => DiscardPolicy::New,
+            },
         },
         storage: match settings.storage {
             Storage::File => StorageType::File,

@@ -11,7 +11,7 @@ use redis::{
 };
 
 use super::Config;
-use crate::ports::StoreError;
+use crate::ports::{Refusal, RefusalReason, StoreError};
 
 /// How many bytes of commands may gather before they must be written. The client's own 8 KiB are full with the commands of
 /// three turns, and each write is a system call here and may be one more wake-up of the server.
@@ -180,12 +180,17 @@ fn client(config: &Config) -> Result<Client, ConnectError> {
     client.map_err(ConnectError::Settings)
 }
 
-/// A key that holds another type of value than it should is corrupt; everything else may pass by itself, or be mended
-/// by an operator, so it is worth trying again.
+/// A key that holds another type of value than it should is corrupt. What the ACL forbids is refused to the tenant whose keys
+/// they are. Everything else may pass by itself, or be mended by an operator, so it is worth trying again.
 pub fn store_error(error: RedisError) -> StoreError {
     let corrupt = error.code() == Some("WRONGTYPE")
         || matches!(error.kind(), ErrorKind::UnexpectedReturnType);
-    if corrupt {
+    if error.code() == Some("NOPERM") {
+        StoreError::Refused(Refusal {
+            reason: RefusalReason::Permission,
+            detail: format!("the ACL of Redis does not let the worker's user do this: {error}"),
+        })
+    } else if corrupt {
         StoreError::Corrupt {
             what: "key".to_owned(),
             reason: error.to_string(),

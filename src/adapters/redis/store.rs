@@ -14,9 +14,11 @@ use crate::adapters::patience::wait_for;
 use crate::model::{Activity, Outbound};
 use crate::ports::{Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, TurnStore};
 
-/// Frees a lease, but only its holder's.
-const RELEASE: &str =
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
+/// Frees a lease, but only its holder's; where the claims are named too, the holder's claim does not count.
+const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+redis.call('DEL', KEYS[1])
+if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) > 0 then redis.call('DECR', KEYS[2]) end";
 
 /// Sessions, state and the record of what was applied, in Redis.
 pub struct RedisStore {
@@ -116,6 +118,27 @@ impl TurnStore for RedisStore {
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
         let applied = self.keys(activity).applied().to_string();
         self.notes.write(applied).await.map_err(store_error)
+    }
+
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let keys = self.keys(activity);
+        let rest = serde_json::to_vec(rest).map_err(|error| corrupt("outbox", &error))?;
+        // As a note does it: a record that has expired stays away, one that is there expires when it would have.
+        let mut set = redis::cmd("SET");
+        set.arg(keys.applied()).arg(rest).arg("XX").arg("KEEPTTL");
+        let done: Result<Value, _> = self.link.query(&set).await;
+        done.map(drop).map_err(store_error)
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let keys = self.keys(activity);
+        let mut call = self.release.call(2);
+        call.arg(keys.lease()).arg(keys.claims()).arg(token);
+        self.run(&call).await.map(drop)
     }
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {

@@ -28,8 +28,8 @@ use crate::model::{Problems, TenantId};
 use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
 use crate::registry::Live;
 use crate::settings::Settings;
-use crate::telemetry::{Health, Metrics};
-use crate::turn::{self, Outage, RetryPolicy, Turns};
+use crate::telemetry::{Health, Metrics, Refused};
+use crate::turn::{self, Outage, RefusedPart, RetryPolicy, Server, Turns};
 use crate::worker::{self, Drained, Worker};
 
 /// How often the connections are looked at for readiness.
@@ -196,12 +196,20 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         if let Some(listener) = http {
             let endpoint = Endpoint {
                 health: Arc::clone(&health),
-                metrics,
+                metrics: Arc::clone(&metrics),
             };
             let shutdown = over.clone().cancelled_owned();
             tokio::spawn(async move { http::serve(listener, endpoint, shutdown).await });
         }
-        let look = watch(Arc::clone(&nats), redis, outage, Arc::clone(&health));
+        let look = Look {
+            nats: Arc::clone(&nats),
+            redis,
+            outage,
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            served: worker.served(),
+        }
+        .on();
         tokio::spawn(over.clone().run_until_cancelled_owned(look));
         let draining = {
             let (stop, health) = (stop.clone(), Arc::clone(&health));
@@ -248,12 +256,48 @@ async fn listen(listen: Listen) -> Result<Option<TcpListener>, StartError> {
     Ok(Some(listener))
 }
 
-/// Keeps readiness true to the facts: both servers answer, and no turn waits for them.
-async fn watch(nats: Arc<Nats>, redis: Arc<RedisStore>, outage: Outage, health: Arc<Health>) {
-    loop {
-        health.nats_up(nats.is_connected());
-        health.redis_up(!outage.is_active() && redis.ping().await.is_ok());
-        tokio::time::sleep(LOOK_EVERY).await;
+/// What readiness depends on.
+struct Look {
+    nats: Arc<Nats>,
+    redis: Arc<RedisStore>,
+    outage: Outage,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    served: tokio::sync::watch::Sender<worker::Served>,
+}
+
+impl Look {
+    /// Keeps readiness true to the facts: both servers answer, no turn waits for them, and somebody is served.
+    async fn on(self) {
+        let (outage, health) = (&self.outage, &self.health);
+        loop {
+            health.nats_up(!outage.is_away(Server::Nats) && self.nats.is_connected());
+            let answers = !outage.is_away(Server::Redis) && self.redis.ping().await.is_ok();
+            health.redis_up(answers);
+            self.refusals();
+            self.metrics.replies_dropped(self.nats.dropped_replies());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn refusals(&self) {
+        let refusals = self.outage.refusals();
+        let is_stopped = |tenant: &TenantId| {
+            let mut of_tenant = refusals.iter().filter(|refused| refused.tenant == *tenant);
+            of_tenant.any(|refused| refused.part.stops_the_tenant())
+        };
+        let served = self.served.borrow();
+        let nobody = !served.is_empty() && served.iter().all(|(tenant, _)| is_stopped(tenant));
+        drop(served);
+        let told = |refused: &RefusedPart| Refused {
+            tenant: refused.tenant.to_string(),
+            part: refused.part.as_str(),
+            reason: refused.reason.as_str(),
+            detail: refused.detail.clone(),
+        };
+        let refused: Vec<Refused> = refusals.iter().map(told).collect();
+        self.metrics.refused(&refused);
+        self.health.refused(refused, nobody);
     }
 }
 
@@ -276,6 +320,7 @@ fn turn_config(settings: &Settings) -> turn::Config {
 fn worker_config(settings: &Settings, tenants: &[TenantId]) -> worker::Config {
     worker::Config {
         slots: settings.worker.slots.get(),
+        tenant_queue: settings.worker.tenant_queue,
         tenants: TenantLimits::of(settings).served(tenants),
         progress_every: settings.nats.ack_wait / 3,
         drain_timeout: settings.worker.drain_timeout,

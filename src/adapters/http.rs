@@ -93,7 +93,12 @@ async fn readyz(State(endpoint): State<Endpoint>) -> Response {
         Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
     };
     let reasons: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();
-    let body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
+    let mut body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
+    let refused = endpoint.health.refusals();
+    if !refused.is_empty() {
+        body["state"] = "degraded".into();
+        body["refused"] = serde_json::json!(refused);
+    }
     let json = [(CONTENT_TYPE, "application/json")];
     (status, json, format!("{body}\n")).into_response()
 }

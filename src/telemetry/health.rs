@@ -1,8 +1,10 @@
 //! Whether the worker is alive, and whether it is ready for work.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// What the parts of the worker know about its state, for `/livez` and `/readyz`. It begins as not started, with
@@ -13,8 +15,23 @@ pub struct Health {
     draining: AtomicBool,
     nats: AtomicBool,
     redis: AtomicBool,
+    nobody_served: AtomicBool,
+    refused: RwLock<Vec<Refused>>,
     last_pull: LastPull,
     stalled_after: Duration,
+}
+
+/// What one tenant is refused, while the others are served.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Refused {
+    /// Whose.
+    pub tenant: String,
+    /// What of it: `inbound`, `store`, `outbound`, `deadletter`.
+    pub part: &'static str,
+    /// The kind of refusal.
+    pub reason: &'static str,
+    /// What the server says.
+    pub detail: String,
 }
 
 /// Why the worker is not ready.
@@ -28,6 +45,8 @@ pub enum NotReady {
     NatsDown,
     /// Redis cannot be reached.
     RedisDown,
+    /// The servers are there, and refuse every tenant something that it cannot do without.
+    NobodyServed,
 }
 
 /// When a pull last came to its end.
@@ -46,6 +65,8 @@ impl Health {
             draining: AtomicBool::new(false),
             nats: AtomicBool::new(false),
             redis: AtomicBool::new(false),
+            nobody_served: AtomicBool::new(false),
+            refused: RwLock::default(),
             last_pull: LastPull::new(),
             stalled_after,
         }
@@ -69,6 +90,18 @@ impl Health {
     /// Whether Redis answers.
     pub fn redis_up(&self, up: bool) {
         self.redis.store(up, Relaxed);
+    }
+
+    /// What is refused to whom now, and whether nobody can be served for it.
+    pub fn refused(&self, refused: Vec<Refused>, nobody_served: bool) {
+        self.nobody_served.store(nobody_served, Relaxed);
+        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// What is refused to whom: with any of it the worker is degraded, though it may be ready.
+    pub fn refusals(&self) -> Vec<Refused> {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        refused.clone()
     }
 
     /// A pull came to its end: with messages, without any, or with an error that the worker deals with. It is also for a
@@ -101,6 +134,7 @@ impl Health {
             (self.draining.load(Relaxed), NotReady::Draining),
             (!self.nats.load(Relaxed), NotReady::NatsDown),
             (!self.redis.load(Relaxed), NotReady::RedisDown),
+            (self.nobody_served.load(Relaxed), NotReady::NobodyServed),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -121,6 +155,7 @@ impl NotReady {
             Self::Draining => "draining",
             Self::NatsDown => "nats is unreachable",
             Self::RedisDown => "redis is unreachable",
+            Self::NobodyServed => "every tenant is refused",
         }
     }
 }
@@ -164,6 +199,18 @@ mod tests {
         health.redis_up(false);
         assert_eq!(health.ready(), Err(vec![NotReady::RedisDown]));
         health.redis_up(true);
+        let refused = Refused {
+            tenant: "t".to_owned(),
+            part: "outbound",
+            reason: "permission",
+            detail: "no".to_owned(),
+        };
+        health.refused(vec![refused.clone()], false);
+        assert_eq!(health.ready(), Ok(()), "the others are served");
+        assert_eq!(health.refusals(), [refused.clone()]);
+        health.refused(vec![refused], true);
+        assert_eq!(health.ready(), Err(vec![NotReady::NobodyServed]));
+        health.refused(Vec::new(), false);
         health.draining();
         assert_eq!(health.ready(), Err(vec![NotReady::Draining]));
     }

@@ -3,8 +3,9 @@
 //! The only labels are the tenants that this worker has or had bindings for, and words that the code knows: an outcome, a
 //! dead letter's code.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::{
     EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, text,
@@ -18,7 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::components::ComponentMetrics;
-use super::health::Health;
+use super::health::{Health, Refused};
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use crate::model::TenantId;
 
@@ -33,6 +34,15 @@ pub struct Metrics {
     registry: Registry,
     health: Arc<Health>,
     families: Families,
+    /// What the gauge of refusals has at 1.
+    refused: Mutex<HashSet<RefusedPart>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedPart {
+    tenant: Arc<str>,
+    part: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +97,9 @@ struct Families {
     replies: Family<Tenant, Counter>,
     pulls: Family<Tenant, Counter>,
     last_pull: Family<Tenant, PullAge>,
+    refused: Family<RefusedPart, Gauge>,
+    refusals: Family<RefusedPart, Counter>,
+    replies_dropped: Counter,
 }
 
 /// 1 while the worker is ready, computed when it is asked for.
@@ -116,6 +129,7 @@ impl Metrics {
             families,
             registry,
             health,
+            refused: Mutex::default(),
         }
     }
 
@@ -136,6 +150,30 @@ impl Metrics {
     pub fn unserved(&self, tenant: &TenantId) {
         let tenant = tenant.as_str().into();
         self.families.last_pull.remove(&Tenant { tenant });
+    }
+
+    /// What is refused to whom now.
+    pub fn refused(&self, now: &[Refused]) {
+        let part = |refused: &Refused| RefusedPart {
+            tenant: refused.tenant.as_str().into(),
+            part: refused.part,
+            reason: refused.reason,
+        };
+        let now: HashSet<RefusedPart> = now.iter().map(part).collect();
+        let mut before = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for over in before.difference(&now) {
+            self.families.refused.get_or_create(over).set(0);
+        }
+        for begun in now.difference(&before) {
+            self.families.refused.get_or_create(begun).set(1);
+            self.families.refusals.get_or_create(begun).inc();
+        }
+        *before = now;
+    }
+
+    /// So many replies were dropped by the full stream of replies.
+    pub fn replies_dropped(&self, count: u64) {
+        self.families.replies_dropped.inc_by(count);
     }
 
     /// Counts an attempt to load changed bindings.
@@ -198,6 +236,21 @@ impl Families {
                 registry,
                 "reloads",
                 "Attempts to load changed bindings, by outcome",
+            ),
+            refused: added(
+                registry,
+                "tenant_refused",
+                "1 while a server refuses this to a tenant, 0 once it does no more",
+            ),
+            refusals: added(
+                registry,
+                "tenant_refusals",
+                "Refusals of something to a tenant that began",
+            ),
+            replies_dropped: added(
+                registry,
+                "replies_dropped",
+                "Replies that the full stream of replies was seen to drop",
             ),
             messages: added(registry, "messages", "Messages dealt with, by outcome"),
             dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),

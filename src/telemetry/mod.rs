@@ -20,7 +20,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
-pub use health::{Health, NotReady};
+pub use health::{Health, NotReady, Refused};
 pub use metrics::{Metrics, Reload};
 pub use span::TurnSpan;
 pub use tenant::{InFlight, Outcome, TenantMetrics};

@@ -23,6 +23,9 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         headers: &Headers,
         body: &Bytes,
     ) -> Result<(), Refusal> {
+        if let Some(refusal) = self.outage.hold_dead_letter(tenant) {
+            return Err(refusal);
+        }
         let (publisher, to) = (&self.publisher, Destination::DeadLetter(tenant));
         let mut limit = publisher.max_message_bytes(to);
         let mut letter = match headers.wire_len() + body.len() <= limit {

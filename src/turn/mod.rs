@@ -257,14 +257,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     /// The end of a turn that met a refusal: its message goes back, and comes to find out whether that is over. What it has
     /// applied stays applied, and what it has published is noted; the attempt does not count.
     async fn refused(mut self) -> Ended {
-        let (outage, tenant) = (&self.turns.outage, &self.activity.tenant);
         if self.exclusive && self.applied.is_none() {
             let withdraw = self.turns.store.withdraw(self.activity, self.token()).await;
             if let Err(error) = withdraw {
                 tracing::debug!(error = %error, "the lease stays until it expires");
             }
         }
-        let pause = outage.pause(tenant).unwrap_or_default();
+        let pause = self.turns.outage.away_for(&self.activity.tenant);
         let applied = self.applied.take();
         self.ended(Disposition::RetryAfter(pause), applied)
     }

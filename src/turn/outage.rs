@@ -110,6 +110,19 @@ struct Lasting {
     met: Instant,
 }
 
+impl Lasting {
+    /// How long it is until the next probe; with none left, this is the probe.
+    fn hold(&mut self) -> Duration {
+        let now = Instant::now();
+        let left = self.next_probe.saturating_duration_since(now);
+        if left.is_zero() {
+            self.probing = true;
+            self.next_probe = now + jittered(self.pause);
+        }
+        left
+    }
+}
+
 impl State {
     fn waiting(&self, server: Server) -> &AtomicUsize {
         match server {
@@ -250,16 +263,19 @@ impl Outage {
     /// Whether a message of a tenant has to go back, and for how long: nothing if the tenant is not refused, or if this
     /// message is to find out whether it still is.
     pub fn hold(&self, tenant: &TenantId) -> Option<Duration> {
-        let now = Instant::now();
-        let held = self.stopping(tenant, |lasting| {
-            let left = lasting.next_probe.saturating_duration_since(now);
-            if left.is_zero() {
-                lasting.probing = true;
-                lasting.next_probe = now + jittered(lasting.pause);
-            }
-            left
-        })?;
+        let held = self.stopping(tenant, Lasting::hold)?;
         (!held.is_zero()).then(|| before(held))
+    }
+
+    /// The refusal of a tenant's dead letters, unless this one is to find out whether it lasts.
+    pub fn hold_dead_letter(&self, tenant: &TenantId) -> Option<Refusal> {
+        if !self.0.any_refused.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut refused = self.refused();
+        let lasting = refused.get_mut(tenant)?.get_mut(&Part::DeadLetters)?;
+        let held = lasting.hold();
+        (!held.is_zero()).then(|| lasting.refusal.clone())
     }
 
     /// Notes that a turn has ended without finding out whether what was refused still is: the next one may try at once.
@@ -279,16 +295,13 @@ impl Outage {
             && (self.refused().get(tenant)).is_some_and(|parts| parts.contains_key(&part))
     }
 
-    /// How long a message stays away that was refused this.
-    pub fn away_for(&self, tenant: &TenantId, part: Part) -> Duration {
+    /// How long a message of a tenant stays away that was refused something.
+    pub fn away_for(&self, tenant: &TenantId) -> Duration {
+        let now = Instant::now();
         let refused = self.refused();
-        let lasting = refused.get(tenant).and_then(|parts| parts.get(&part));
-        let left = lasting.map(|lasting| {
-            let left = lasting.next_probe.saturating_duration_since(Instant::now());
-            // Only a loop that stops has probes; what does not stop it grows by its own failures.
-            if part.stops_the_tenant() { left } else { left.max(jittered(lasting.pause)) }
-        });
-        before(left.unwrap_or(FIRST_PROBE))
+        let parts = refused.get(tenant).into_iter().flatten();
+        let left = parts.map(|(_, lasting)| lasting.next_probe.saturating_duration_since(now));
+        before(left.max().unwrap_or_default().max(FIRST_PROBE / 2))
     }
 
     /// All refusals that last.

@@ -10,7 +10,14 @@ use time::OffsetDateTime;
 const MAX_REASON: usize = 1_024;
 
 /// What only a dead letter has. A provider that sends such a header says nothing of ours by it.
-const REASON: [&str; 3] = [header::ERROR_CODE, header::ERROR, header::ATTEMPTS];
+const REASON: [&str; 6] = [
+    header::ERROR_CODE,
+    header::ERROR,
+    header::ATTEMPTS,
+    header::BODY_BYTES,
+    header::BODY_SHA256,
+    header::HEADERS_CUT,
+];
 
 /// The original headers, with the reason beside them. The original `Nats-Msg-Id` gives way to the dead letter's own; it
 /// stays as the idempotency key, so that a replay is the same activity. `stored` is the time at which the stream stored the
@@ -54,6 +61,14 @@ pub fn replayed(dead: &Headers, body: &[u8], sequence: u64, stored: OffsetDateTi
         let nanos = stored.unix_timestamp_nanos();
         headers.push(header::MSG_ID, format!("replay-{sequence}-{nanos}"));
     }
+    headers
+}
+
+/// The headers under which a reply is published again that the stream of replies did not take.
+pub fn replayed_reply(dead: &Headers, sequence: u64, stored: OffsetDateTime) -> Headers {
+    let mut headers = without_reason(dead);
+    let nanos = stored.unix_timestamp_nanos();
+    headers.push(header::MSG_ID, format!("replay-{sequence}-{nanos}"));
     headers
 }
 

@@ -23,6 +23,22 @@ pub struct Store<C> {
     log: Mutex<Vec<Arc<Entry>>>,
     claims: Mutex<BTreeMap<(TenantId, IdempotencyKey), Claims>>,
     leases: Mutex<BTreeMap<Conversation, Lease>>,
+    /// A turn that was refused something takes its claim back.
+    fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let name = (activity.tenant.clone(), activity.key.clone());
+        let is_ours = {
+            let leases = locked(&self.leases);
+            let lease = leases.get(&conversation(activity));
+            lease.is_some_and(|lease| lease.token == token)
+        };
+        if is_ours && let Some(claims) = locked(&self.claims).get_mut(&name) {
+            claims.count = claims.count.saturating_sub(1);
+        }
+        let withdrawn = at_once(self.memory.withdraw(activity, token));
+        self.release(activity, token)?;
+        withdrawn
+    }
+
     /// Commits that went through although another turn held the conversation.
     over_a_lease: Mutex<Vec<String>>,
 }
@@ -245,8 +261,20 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
         self.memory.published(activity).await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        self.memory.published_but(activity, rest).await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         self.release(activity, token)
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        self.withdraw(activity, token)
     }
 }
 
@@ -360,9 +388,27 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
         .await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let (activity, rest) = (activity.clone(), rest.to_vec());
+        self.call("published in part", move |store| {
+            at_once(store.memory.published_but(&activity, &rest))
+        })
+        .await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let (activity, token) = (activity.clone(), token.to_owned());
         self.call("release", move |store| store.release(&activity, &token))
+            .await
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let (activity, token) = (activity.clone(), token.to_owned());
+        self.call("withdraw", move |store| store.withdraw(&activity, &token))
             .await
     }
 }

@@ -152,7 +152,7 @@ impl Link {
 
     /// A future that is ready when the connection that is there now is lost, or the server denies what is about to be sent to
     /// this subject: it gives no other answer to that.
-    pub(super) fn interrupted<S: AsRef<str> + Send>(
+    pub(super) fn interrupted<S: AsRef<str> + Send + Sync>(
         &self,
         subject: S,
     ) -> impl Future<Output = Fault> + Send + use<S> {

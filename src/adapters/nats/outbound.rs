@@ -222,8 +222,8 @@ impl Outbound {
     /// Whether the stream of dead letters holds this message at this position.
     async fn holds(&self, sequence: u64, subject: &str, body: &Bytes) -> Result<bool, Fault> {
         let method = format!("STREAM.MSG.GET.{}", StreamName::DeadLetter.as_str());
-        let found = self.link.api::<Found>(&method, &json!({ "seq": sequence }));
-        match found.await {
+        let order = json!({ "seq": sequence });
+        match self.link.api::<Found>(&method, &order).await {
             Ok(Found { message }) => {
                 Ok(message.subject == subject && decoded(&message.data) == body[..])
             }

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use futures_util::{Stream, StreamExt};
 
-use crate::model::{Activity, Headers, InboundMessage, TenantId, header, key_from_headers};
+use crate::model::{
+    Activity, Headers, InboundMessage, Outbound, TenantId, header, key_from_headers,
+};
 use crate::ports::{
     Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Publisher, StateSlot,
     StoreError, TransportError, TurnStore,

@@ -16,6 +16,7 @@ mod secret;
 
 pub use activity::{Activity, FlowTarget, TraceContext};
 pub use component::{ComponentDigest, Declared, Grants, Invocation, InvocationForm};
+pub use cut::{cut, is_cut};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
 pub use hashed_scope::HashedScope;
@@ -24,7 +25,6 @@ pub use ids::{
     UserId, storage_user_id,
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
-pub use cut::{cut, is_cut};
 pub use outbound::{
     Outbound, OutboundHeaders, apology_id, dead_letter_id, dead_reply_id, header, other_id,
 };

@@ -4,9 +4,7 @@ use bytes::Bytes;
 
 use super::{Attempt, Part, Turns};
 use crate::model::{Headers, TenantId, cut, dead_reply_id, header};
-use crate::ports::{
-    Destination, Publisher, Refusal, RefusalReason, TransportError, TurnStore,
-};
+use crate::ports::{Destination, Publisher, Refusal, RefusalReason, TransportError, TurnStore};
 
 /// The code of a reply that was committed and that no stream takes.
 pub const REPLY_UNDELIVERABLE: &str = "reply_undeliverable";
@@ -34,11 +32,19 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         };
         while let Some((headers, kept)) = &letter {
             let publish = || publisher.publish(to, headers, kept.clone());
-            match self.outage.ride_out(tenant, Part::DeadLetters, publish).await {
+            match self
+                .outage
+                .ride_out(tenant, Part::DeadLetters, publish)
+                .await
+            {
                 Ok(()) => {
                     if kept.len() < body.len() {
                         let (bytes, kept) = (body.len(), kept.len());
-                        tracing::warn!(bytes, kept, "the body of a dead letter was cut to what a message may hold");
+                        tracing::warn!(
+                            bytes,
+                            kept,
+                            "the body of a dead letter was cut to what a message may hold"
+                        );
                     }
                     return Ok(());
                 }

@@ -454,7 +454,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     continue;
                 }
                 Err(TransportError::TooLarge(reason)) => {
-                    let n = outbox.get(at).and_then(|reply| reply.position).unwrap_or(at);
+                    let n = outbox
+                        .get(at)
+                        .and_then(|reply| reply.position)
+                        .unwrap_or(at);
                     Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await
                 }
                 Err(TransportError::Refused(refusal)) => Err(refusal),

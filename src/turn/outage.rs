@@ -171,7 +171,10 @@ impl Outage {
         let mut pause = FIRST_PAUSE;
         loop {
             let answer = call().await;
-            match answer.as_ref().map_or_else(E::standing, |_| Standing::Answered) {
+            match answer
+                .as_ref()
+                .map_or_else(E::standing, |_| Standing::Answered)
+            {
                 Standing::Away => {
                     if let (None, Err(error)) = (&waiting, &answer) {
                         let what = part.as_str();
@@ -452,8 +455,14 @@ mod tests {
             outage.refuse(&one, Part::Outbound, &refusal());
         }
         let first = outage.pause(&one).unwrap();
-        assert!(first <= FIRST_PROBE, "many refusals at once are one: {first:?}");
-        assert!(outage.hold(&one).unwrap() < first, "it is there before the probe");
+        assert!(
+            first <= FIRST_PROBE,
+            "many refusals at once are one: {first:?}"
+        );
+        assert!(
+            outage.hold(&one).unwrap() < first,
+            "it is there before the probe"
+        );
         assert_eq!((outage.hold(&other), outage.pause(&other)), (None, None));
 
         let mut longest = first;
@@ -464,7 +473,10 @@ mod tests {
             outage.refuse(&one, Part::Outbound, &refusal());
             longest = outage.pause(&one).unwrap();
         }
-        assert!(longest > LONGEST_PROBE / 2 && longest <= LONGEST_PROBE, "{longest:?}");
+        assert!(
+            longest > LONGEST_PROBE / 2 && longest <= LONGEST_PROBE,
+            "{longest:?}"
+        );
         outage.allow(&one, Part::Store);
         assert_eq!(outage.refusals().len(), 1, "another part does not end it");
         outage.allow(&one, Part::Outbound);

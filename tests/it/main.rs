@@ -22,6 +22,7 @@ mod nats;
 mod operations;
 mod outages;
 mod poison;
+mod refusals;
 mod reload;
 mod starting;
 mod tenants;

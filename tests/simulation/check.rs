@@ -103,7 +103,9 @@ impl<'a> Findings<'a> {
         let world = &self.outcome.world;
         let (refused, slowest) = (world.plan.refused, world.slowest());
         self.expect(refused.is_none() || slowest <= NOTICEABLE, || {
-            format!("a tenant waited {slowest:?} for an answer, beside one that is refused {refused:?}")
+            format!(
+                "a tenant waited {slowest:?} for an answer, beside one that is refused {refused:?}"
+            )
         });
     }
 

@@ -23,22 +23,6 @@ pub struct Store<C> {
     log: Mutex<Vec<Arc<Entry>>>,
     claims: Mutex<BTreeMap<(TenantId, IdempotencyKey), Claims>>,
     leases: Mutex<BTreeMap<Conversation, Lease>>,
-    /// A turn that was refused something takes its claim back.
-    fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let name = (activity.tenant.clone(), activity.key.clone());
-        let is_ours = {
-            let leases = locked(&self.leases);
-            let lease = leases.get(&conversation(activity));
-            lease.is_some_and(|lease| lease.token == token)
-        };
-        if is_ours && let Some(claims) = locked(&self.claims).get_mut(&name) {
-            claims.count = claims.count.saturating_sub(1);
-        }
-        let withdrawn = at_once(self.memory.withdraw(activity, token));
-        self.release(activity, token)?;
-        withdrawn
-    }
-
     /// Commits that went through although another turn held the conversation.
     over_a_lease: Mutex<Vec<String>>,
 }
@@ -177,6 +161,22 @@ impl<C: Clock> Store<C> {
             }
         }
         at_once(self.memory.release(activity, token))
+    }
+
+    /// A turn that was refused something takes its claim back.
+    fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let name = (activity.tenant.clone(), activity.key.clone());
+        let is_ours = {
+            let leases = locked(&self.leases);
+            let lease = leases.get(&conversation(activity));
+            lease.is_some_and(|lease| lease.token == token)
+        };
+        if is_ours && let Some(claims) = locked(&self.claims).get_mut(&name) {
+            claims.count = claims.count.saturating_sub(1);
+        }
+        let withdrawn = at_once(self.memory.withdraw(activity, token));
+        self.release(activity, token)?;
+        withdrawn
     }
 
     /// Commits that went through although another turn held the conversation.

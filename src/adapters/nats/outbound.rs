@@ -204,7 +204,10 @@ impl Outbound {
             if !stored.duplicate || self.holds(stored.sequence, subject, body).await? {
                 return Ok(());
             }
-            warn!(id, "the stream of dead letters has another message under this id, or had one; taking another id");
+            warn!(
+                id,
+                "the stream of dead letters has another message under this id, or had one; taking another id"
+            );
             let others = headers.iter().filter(|(name, _)| *name != header::MSG_ID);
             let mut renamed: Headers = others.collect();
             renamed.push(header::MSG_ID, other_id(id, body, n));

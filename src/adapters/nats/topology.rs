@@ -170,7 +170,8 @@ impl Topology {
         let Ok((config, state)) = self.look_at(stream, Some(subject)).await else {
             return fault;
         };
-        let reached = |limit: i64, has: u64| limit > 0 && i64::try_from(has).is_ok_and(|has| has >= limit);
+        let reached =
+            |limit: i64, has: u64| limit > 0 && i64::try_from(has).is_ok_and(|has| has >= limit);
         let of_subject = state.subjects.unwrap_or_default();
         let of_subject = of_subject.get(subject).copied().unwrap_or_default();
         let full = |limit, of_subject| Fault::Full {

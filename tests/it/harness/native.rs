@@ -54,8 +54,7 @@ impl NatsServer {
 
     async fn try_start_with(jetstream: &str, configuration: &str) -> Result<Self, String> {
         let server = Server::start(Kind::Nats, |port, dir| {
-            let store = dir.join("jetstream");
-            let jetstream = format!("jetstream {{ store_dir: {store:?}, {jetstream} }}");
+            let jetstream = self::jetstream(dir, jetstream);
             configured(port, dir, &format!("{jetstream}\n{configuration}"))
         });
         server.await.map(Self)
@@ -89,6 +88,14 @@ impl NatsServer {
     /// Starts it again on the same port with the same data, and waits until it is ready.
     pub async fn start_again(&mut self) {
         self.0.run().await.unwrap_or_else(fail);
+    }
+
+    /// Has it read other lines of configuration while it runs, as `nats-server --signal reload` does.
+    pub fn reconfigure(&self, configuration: &str) {
+        let (port, dir) = (self.0.port, self.0.dir.path());
+        let lines = format!("{}\n{configuration}", jetstream(dir, ""));
+        configured(port, dir, &lines).expect("the file can be written");
+        self.0.process().signal("HUP");
     }
 
     /// Holds it still (SIGSTOP): connections stay open and nothing answers.
@@ -168,6 +175,12 @@ impl RedisServer {
     pub fn resume(&self) {
         self.0.process().resume();
     }
+}
+
+/// What a configuration file says of JetStream.
+fn jetstream(dir: &Path, more: &str) -> String {
+    let store = dir.join("jetstream");
+    format!("jetstream {{ store_dir: {store:?}, {more} }}")
 }
 
 /// The arguments of a nats-server with these lines in its configuration file.

@@ -12,6 +12,7 @@ mod invoke;
 mod outage;
 mod parked;
 mod play;
+mod publish;
 mod replies;
 
 use std::panic::AssertUnwindSafe;
@@ -29,7 +30,7 @@ pub use replies::apology;
 use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
-    Publisher, StateSlot, TransportError, TurnStore,
+    Publisher, StateSlot, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
@@ -145,13 +146,9 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, span);
         match attempt.run().await {
-            Ok(applied) => {
-                self.outage.unmet(&activity.tenant);
-                attempt.ended(Disposition::Ack, applied)
-            }
+            Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
-                self.outage.unmet(&activity.tenant);
                 attempt.give_up_lease().await;
                 let (code, number) = (error.code(), attempt.number);
                 let disposition = self.config.retry.decide(error, number);
@@ -429,82 +426,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 self.turns.store.commit(&commit)
             })
             .await?)
-    }
-
-    /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
-    async fn publish(
-        &mut self,
-        outbox: &[Outbound],
-        messages: Vec<(Headers, Bytes)>,
-    ) -> Result<(), TurnError> {
-        let tenant = &self.activity.tenant;
-        let any = !messages.is_empty();
-        for (at, (headers, body)) in messages.into_iter().enumerate() {
-            let publisher = &self.turns.publisher;
-            let sent = self
-                .turns
-                .outage
-                .ride_out(tenant, Part::Outbound, || {
-                    publisher.publish(Destination::Outbound(tenant), &headers, body.clone())
-                })
-                .await;
-            let given_up = match sent {
-                Ok(()) => {
-                    self.replies += 1;
-                    continue;
-                }
-                Err(TransportError::TooLarge(reason)) => {
-                    let n = outbox
-                        .get(at)
-                        .and_then(|reply| reply.position)
-                        .unwrap_or(at);
-                    Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await
-                }
-                Err(TransportError::Refused(refusal)) => Err(refusal),
-                Err(TransportError::Unavailable(_)) => continue,
-            };
-            match given_up {
-                Ok(()) => self.undelivered += 1,
-                Err(refusal) => {
-                    Box::pin(self.note_published_until(outbox, at)).await;
-                    return Err(refusal.into());
-                }
-            }
-        }
-        if any {
-            self.note_published().await;
-        }
-        Ok(())
-    }
-
-    /// Notes that the replies are out, before the delivery is settled. A copy of the activity may come when the stream no
-    /// longer recognises the replies, and must then find nothing to publish.
-    async fn note_published(&self) {
-        let store = &self.turns.store;
-        let note = || store.published(self.activity);
-        let tenant = &self.activity.tenant;
-        if let Err(error) = self.turns.outage.ride_out(tenant, Part::Store, note).await {
-            tracing::error!(error = %error, "the outbox of a published turn stays until it expires");
-        }
-    }
-
-    /// Notes that the replies before this one are out, where the rest has to wait: the stream may have forgotten them by the time
-    /// the rest is published.
-    async fn note_published_until(&self, outbox: &[Outbound], at: usize) {
-        if at == 0 {
-            return;
-        }
-        let rest = outbox.iter().enumerate().skip(at);
-        let rest = rest.map(|(n, reply)| Outbound {
-            position: Some(reply.position.unwrap_or(n)),
-            ..reply.clone()
-        });
-        let rest: Vec<Outbound> = rest.collect();
-        let (store, tenant) = (&self.turns.store, &self.activity.tenant);
-        let note = || store.published_but(self.activity, &rest);
-        if let Err(error) = self.turns.outage.ride_out(tenant, Part::Store, note).await {
-            tracing::error!(error = %error, "replies that are out are published again with those that are not");
-        }
     }
 
     /// A lease that cannot be given up expires by itself. While the tenant's dead letters are refused, a flow that reaches

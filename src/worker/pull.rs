@@ -208,8 +208,8 @@ where
             self.metrics.waiting();
             if let TransportError::Refused(refusal) = &error {
                 let outage = &self.shared.turns.outage;
-                // One pull at a time finds out.
-                let _probe = outage.hold(&self.tenant);
+                // A pull finds out by itself, and the next one waits for longer.
+                let _probe = outage.hold(&self.tenant, None);
                 outage.refuse(&self.tenant, Part::Inbound, refusal);
             } else {
                 tracing::warn!(tenant = %self.tenant, error = %error, "a pull failed; asking again");

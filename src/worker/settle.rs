@@ -103,7 +103,9 @@ where
         let activity = waiting.activity;
         let turn = async {
             waiting.place.reached().await;
-            if let Some(pause) = self.turns.outage.hold(&activity.tenant) {
+            let (outage, tenant) = (&self.turns.outage, &activity.tenant);
+            let sequence = delivery.message().sequence;
+            if let Some(pause) = outage.hold(tenant, sequence) {
                 return Ended::held(pause);
             }
             *running = Some((waiting.claim.acquire().await, metrics.turn_began()));
@@ -112,7 +114,11 @@ where
                 true => Some(self.suspect.lock().await),
                 false => None,
             };
-            self.turns.run(activity, delivered, span).await
+            let ended = self.turns.run(activity, delivered, span).await;
+            if !matches!(ended.disposition, Disposition::RetryAfter(_)) {
+                outage.unmet(tenant, sequence);
+            }
+            ended
         };
         tokio::pin!(turn);
         let mut told = Instant::now();

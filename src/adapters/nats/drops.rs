@@ -14,7 +14,8 @@ use tracing::{debug, warn};
 use super::fault::Fault;
 use super::link::Link;
 use super::names::StreamName;
-use super::topology::{StreamState, Topology};
+use super::stream_state::StreamState;
+use super::topology::Topology;
 
 /// How often the stream of replies is looked at, for what it drops and for its limits.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

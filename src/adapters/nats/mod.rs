@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: the settings. [`names`]: every name on the server.
 //! - `connect`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
-//! - `topology`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
+//! - `topology`, `stream_state`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
 //! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
@@ -22,6 +22,7 @@ pub mod names;
 mod outbound;
 mod pull;
 mod stored;
+mod stream_state;
 mod topology;
 mod unreadable;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, IntoConsumerConfig};
@@ -11,7 +11,6 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{ErrorCode, consumer};
 use futures_util::StreamExt;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use super::config::{Config, Discard, Provision, Storage};
 use super::fault::Fault;
 use super::link::Link;
 use super::names::{self, StreamName};
+use super::stream_state::Described;
 use super::{commands, compare};
 use crate::model::{Problem, Problems, TenantId};
 
@@ -29,33 +29,13 @@ const CONSUMERS_AT_ONCE: usize = 64;
 
 /// Knows what must be on the server.
 pub(super) struct Topology {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     config: Config,
     /// One repair at a time: a thousand publishes that find their stream gone make it once. When each was looked at last, and
     /// whether it was made then; nothing if the server was away.
     repairing: Mutex<HashMap<StreamName, (Instant, Option<bool>)>>,
     /// The largest message that each stream takes, as it was when it was last looked at.
-    largest: [AtomicUsize; 3],
-}
-
-/// The answer to requests about a stream or consumer, of which mostly the configuration matters here.
-#[derive(Deserialize)]
-struct Described<C> {
-    config: C,
-    #[serde(default)]
-    state: StreamState,
-}
-
-/// What a stream holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct StreamState {
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
-    pub(super) first_seq: u64,
-    pub(super) last_seq: u64,
-    /// How many messages of each subject that was asked about; missing where there are none.
-    pub(super) subjects: Option<HashMap<String, u64>>,
+    pub(super) largest: [AtomicUsize; 3],
 }
 
 impl Topology {
@@ -128,70 +108,6 @@ impl Topology {
         looked.map(|found| found.is_none())
     }
 
-    /// The largest message that a stream takes, headers included, as far as that is known.
-    pub(super) fn largest(&self, stream: StreamName) -> usize {
-        self.limit(stream).load(Ordering::Relaxed)
-    }
-
-    fn limit(&self, stream: StreamName) -> &AtomicUsize {
-        let [inbound, outbound, dead_letter] = &self.largest;
-        match stream {
-            StreamName::Inbound => inbound,
-            StreamName::Outbound => outbound,
-            StreamName::DeadLetter => dead_letter,
-        }
-    }
-
-    /// A stream as it is, with how much it holds of these subjects if any are given.
-    pub(super) async fn look_at(
-        &self,
-        stream: StreamName,
-        subjects: Option<&str>,
-    ) -> Result<(ServerStream, StreamState), Fault> {
-        let method = format!("STREAM.INFO.{}", stream.as_str());
-        let order = match subjects {
-            Some(filter) => json!({ "subjects_filter": filter }),
-            None => json!({}),
-        };
-        let found: Described<ServerStream> = self.link.api(&method, &order).await?;
-        self.remember(stream, &found.config);
-        Ok((found.config, found.state))
-    }
-
-    fn remember(&self, stream: StreamName, found: &ServerStream) {
-        let limit = usize::try_from(found.max_message_size).ok();
-        let limit = limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        self.limit(stream).store(limit, Ordering::Relaxed);
-    }
-
-    /// What a stream means that says it has not stored a message: which of its limits is reached. The refusal itself has one
-    /// code for all of them.
-    pub(super) async fn explain(&self, stream: StreamName, subject: &str, fault: Fault) -> Fault {
-        let Ok((config, state)) = self.look_at(stream, Some(subject)).await else {
-            return fault;
-        };
-        let reached =
-            |limit: i64, has: u64| limit > 0 && i64::try_from(has).is_ok_and(|has| has >= limit);
-        let of_subject = state.subjects.unwrap_or_default();
-        let of_subject = of_subject.get(subject).copied().unwrap_or_default();
-        let full = |limit, of_subject| Fault::Full {
-            what: subject.to_owned(),
-            limit,
-            of_subject,
-        };
-        if config.discard != DiscardPolicy::New {
-            fault
-        } else if reached(config.max_messages_per_subject, of_subject) {
-            full("max_msgs_per_subject", true)
-        } else if reached(config.max_messages, state.messages) {
-            full("max_msgs", false)
-        } else if config.max_bytes > 0 {
-            full("max_bytes", false)
-        } else {
-            fault
-        }
-    }
-
     /// Makes sure that a tenant can be pulled for, and the stream too if that is what is missing.
     pub(super) async fn repair_consumer(&self, tenant: &TenantId) -> Result<(), Fault> {
         match self.look_after_consumer(tenant).await {
@@ -228,11 +144,15 @@ impl Topology {
                 Ok(None)
             }
             // Another worker was faster. With the same settings the name is no offence; the server may see first that its
-            // subjects are taken, by this very stream.
+            // subjects are taken, or its folder, by this very stream.
             Err(fault)
                 if matches!(
                     fault.code(),
-                    Some(ErrorCode::STREAM_NAME_EXIST | ErrorCode::STREAM_SUBJECT_OVERLAP)
+                    Some(
+                        ErrorCode::STREAM_NAME_EXIST
+                            | ErrorCode::STREAM_SUBJECT_OVERLAP
+                            | ErrorCode::STREAM_CREATE
+                    )
                 ) =>
             {
                 match self.stream(stream).await {

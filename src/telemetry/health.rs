@@ -207,8 +207,8 @@ mod tests {
         };
         health.refused(vec![refused.clone()], false);
         assert_eq!(health.ready(), Ok(()), "the others are served");
-        assert_eq!(health.refusals(), [refused.clone()]);
-        health.refused(vec![refused], true);
+        assert_eq!(health.refusals(), vec![refused]);
+        health.refused(health.refusals(), true);
         assert_eq!(health.ready(), Err(vec![NotReady::NobodyServed]));
         health.refused(Vec::new(), false);
         health.draining();

@@ -16,6 +16,8 @@ use super::link::Link;
 use super::names::StreamName;
 use super::stream_state::StreamState;
 use super::topology::Topology;
+use crate::adapters::system::SystemClock;
+use crate::ports::Clock;
 
 /// How often the stream of replies is looked at, for what it drops and for its limits.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -113,7 +115,7 @@ fn gone(last: &Look, now: &StreamState, config: &ServerStream) -> u64 {
         && last
             .oldest
             .as_ref()
-            .is_some_and(|oldest| OffsetDateTime::now_utc() - oldest.stored >= config.max_age);
+            .is_some_and(|oldest| SystemClock.now() - oldest.stored >= config.max_age);
     let near = |limit: i64, has: u64| {
         u64::try_from(limit).is_ok_and(|limit| limit > 0 && has >= limit / 2)
     };
@@ -226,7 +228,7 @@ mod tests {
                 state: state(1, 10, 950),
                 oldest: Some(Oldest {
                     subject: "outbound.t".to_owned(),
-                    stored: OffsetDateTime::now_utc() - age,
+                    stored: SystemClock.now() - age,
                 }),
             };
             assert_eq!(gone(&last, now, config), expected, "{now:?} after {age:?}");

@@ -51,6 +51,14 @@ pub(super) struct Stored {
     duplicate: bool,
 }
 
+/// A dead letter that is published.
+struct Letter<'a> {
+    to: Destination<'a>,
+    subject: &'a str,
+    headers: &'a Headers,
+    body: &'a Bytes,
+}
+
 /// A message as JetStream's API gives it.
 #[derive(Deserialize)]
 struct Found {
@@ -88,7 +96,13 @@ impl Outbound {
         match to {
             Destination::DeadLetter(_) if stored.duplicate => {
                 // In a box, as all that is rare: it is large, and would make every turn larger.
-                Box::pin(self.is_really_there(to, &subject, headers, &body, stored)).await
+                let letter = Letter {
+                    to,
+                    subject: &subject,
+                    headers,
+                    body: &body,
+                };
+                Box::pin(self.is_really_there(&letter, stored)).await
             }
             Destination::Outbound(_) | Destination::DeadLetter(_) => Ok(()),
         }
@@ -191,14 +205,13 @@ impl Outbound {
 
     /// A dead letter that the stream says it has: whether it has this one, under this id. If not, it is stored under another
     /// id, which is the same whenever this dead letter is published.
-    async fn is_really_there(
-        &self,
-        to: Destination<'_>,
-        subject: &str,
-        headers: &Headers,
-        body: &Bytes,
-        mut stored: Stored,
-    ) -> Result<(), Fault> {
+    async fn is_really_there(&self, letter: &Letter<'_>, mut stored: Stored) -> Result<(), Fault> {
+        let Letter {
+            to,
+            subject,
+            headers,
+            body,
+        } = *letter;
         let id = headers.get(header::MSG_ID).unwrap_or_default();
         for n in 1..=MAX_IDS {
             if !stored.duplicate || self.holds(stored.sequence, subject, body).await? {

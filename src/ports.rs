@@ -9,12 +9,14 @@ use greentic_types::{SessionData, SessionKey};
 use time::OffsetDateTime;
 
 mod components;
+mod state;
 
 pub use components::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants, Running,
 };
+pub use state::{Quotas, Refused, StateSlot, StoredState};
 
-use crate::model::{Activity, FlowId, Headers, InboundMessage, Outbound, PackId, TenantId};
+use crate::model::{Activity, Headers, InboundMessage, Outbound, TenantId};
 
 /// Sessions, state and the record of what was applied: everything a turn reads and writes, in two steps.
 ///
@@ -24,12 +26,13 @@ pub trait TurnStore: Send + Sync + 'static {
     /// Opens a turn: tells whether its activity was applied already, and what it finds parked.
     fn begin(&self, begin: &Begin<'_>) -> impl Future<Output = Result<Begun, StoreError>> + Send;
 
-    /// Reads state that [`Begin::state`] did not foresee. Answers in the order of the slots.
+    /// Reads a value of state that [`Begin::state`] did not foresee, if it has at most so many bytes.
     fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> impl Future<Output = Result<Vec<Option<String>>, StoreError>> + Send;
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> impl Future<Output = Result<StoredState, StoreError>> + Send;
 
     /// Applies a turn, all of it or none.
     fn commit(
@@ -78,6 +81,8 @@ pub struct Begin<'a> {
     pub resume: bool,
     /// State that the turn will probably read, so that it need not ask again.
     pub state: &'a [StateSlot],
+    /// The most bytes of each of these values; a larger one is not read.
+    pub state_bytes: usize,
 }
 
 /// What a turn takes of its conversation before it runs.
@@ -120,7 +125,7 @@ pub struct Opening {
     /// How often the activity was claimed exclusively, this time included; 0 for an optimistic claim.
     pub claims: u32,
     /// The state asked for, in the order of [`Begin::state`].
-    pub state: Vec<Option<String>>,
+    pub state: Vec<StoredState>,
 }
 
 /// A parked flow as greentic-session stores it.
@@ -130,17 +135,6 @@ pub struct ParkedWait {
     pub key: SessionKey,
     /// The session: pack, flow, cursor and the snapshot in `context_json`.
     pub data: SessionData,
-}
-
-/// A place in a user's state: `pack/{pack}/flow/{flow}/user/{user}` and a key under it. The user is the activity's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StateSlot {
-    /// The pack that owns it.
-    pub pack: PackId,
-    /// The flow that owns it.
-    pub flow: FlowId,
-    /// The key that the flow chose; any text.
-    pub key: String,
 }
 
 /// Everything that a turn changes.
@@ -162,6 +156,8 @@ pub struct Commit<'a> {
     pub state_written: &'a [(StateSlot, Option<String>)],
     /// The replies to publish, kept until they are.
     pub outbox: &'a [Outbound],
+    /// How much may be kept after it.
+    pub quotas: Quotas,
 }
 
 /// A wait to clear.
@@ -194,12 +190,17 @@ pub struct Park<'a> {
 #[derive(Debug)]
 pub enum Committed {
     /// All of it.
-    Done,
+    Done {
+        /// The bytes of state that the tenant uses now, if the turn has changed them.
+        tenant_state_bytes: Option<u64>,
+    },
     /// Nothing: the activity was applied already, by another worker or by this commit when its answer was lost. This is
     /// the outbox that counts.
     AlreadyApplied(Vec<Outbound>),
     /// Nothing: another turn of the conversation came first, or the lease is lost. The turn begins again.
     Conflict,
+    /// Nothing: there would be more of something than its quota lets be. Whatever waits goes on waiting.
+    Refused(Refused),
 }
 
 /// Why the store gave no answer.

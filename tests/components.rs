@@ -6,6 +6,9 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+#[path = "components/bounds.rs"]
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,15 +23,15 @@ use greentic_worker::adapters::system::{RandomIds, SystemClock};
 use greentic_worker::flow::{Inventory, Limits, Program};
 use greentic_worker::model::{
     Activity, ComponentDigest, Declared, EnvId, FlowId, Grants, Headers, InboundMessage, PackId,
-    TenantId,
+    StateExcess, TenantId,
 };
 use greentic_worker::ports::{
     Begin, Begun, CallStep, Claim, ComponentCall, ComponentError, ComponentOutput, Components,
-    Running, StateSlot, TurnStore,
+    Running, StateSlot, StoredState, TurnStore,
 };
 use greentic_worker::registry::{BoundPack, Registry};
 use greentic_worker::telemetry::TurnSpan;
-use greentic_worker::turn::{Config, Disposition, Ended, Outage, RetryPolicy, Turns};
+use greentic_worker::turn::{Bounds, Config, Disposition, Ended, Outage, RetryPolicy, Turns};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -125,6 +128,7 @@ impl World {
                 turn_timeout: Duration::from_secs(10),
                 lease_ttl: Duration::from_secs(30),
                 wait_ttl: Duration::from_secs(600),
+                bounds: Bounds::default(),
             },
         };
         Self { turns, published }
@@ -159,9 +163,12 @@ impl World {
             flow: FlowId::new("main").unwrap(),
             key: key.to_owned(),
         };
-        let (activity, slots) = (says("reads", ""), [slot]);
-        let read = self.turns.store.read_state(&activity, &slots);
-        read.await.unwrap().remove(0)
+        let activity = says("reads", "");
+        let read = self.turns.store.read_state(&activity, &slot, usize::MAX);
+        match read.await.unwrap() {
+            StoredState::Text(text) => Some(text),
+            StoredState::Absent | StoredState::TooLarge => None,
+        }
     }
 }
 
@@ -366,6 +373,7 @@ fn is_taken(store: &MemoryStore<SystemClock>) -> bool {
         claim: Claim::Optimistic,
         resume: true,
         state: &[],
+        state_bytes: 0,
     };
     let begun = store.begin(&begin).now_or_never().unwrap().unwrap();
     matches!(begun, Begun::Busy { .. })
@@ -442,7 +450,7 @@ impl Running for Endless {
         pending().boxed()
     }
 
-    fn answer(&mut self, _: Option<Value>) {}
+    fn answer(&mut self, _: Result<Option<Arc<Value>>, StateExcess>) {}
 }
 
 impl Drop for Endless {

@@ -16,7 +16,7 @@ use greentic_worker::flow::{
     Ask, Assets, Context, Effects, Event, FlowError, Inventory, Limits, Program, Provider, Run,
     Snapshot, Step, Wait, advance,
 };
-use greentic_worker::model::{FlowId, Invocation, InvocationForm, Problem, Problems};
+use greentic_worker::model::{FlowId, Invocation, InvocationForm, Problem, Problems, StateLimits};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::macros::datetime;
@@ -155,6 +155,23 @@ fn check(at: &str, case: Case) {
             .limits
             .get("rendered_bytes")
             .map_or(default.rendered_bytes, |n| *n as usize),
+        replies: case
+            .limits
+            .get("replies")
+            .copied()
+            .unwrap_or(default.replies),
+        state: StateLimits {
+            keys: case
+                .limits
+                .get("state_keys")
+                .copied()
+                .unwrap_or(default.state.keys),
+            bytes: case
+                .limits
+                .get("state_bytes")
+                .map_or(default.state.bytes, |n| *n as usize),
+            ..default.state
+        },
     };
     let inventory = Inventory {
         components: case.components,
@@ -381,9 +398,10 @@ impl World<'_> {
         for (key, value) in expected.reads {
             if run.recall(&key).is_none() {
                 let stored = self.read(flow, &key, heard);
-                run.learn(&key, stored);
+                run.learn(&key, stored.map(Arc::new));
             }
-            assert_eq!(run.recall(&key), Some(&value), "{at}: read of {key}");
+            let known = run.recall(&key).cloned().flatten();
+            assert_eq!(known.as_deref(), value.as_ref(), "{at}: read of {key}");
         }
         let written = expected
             .writes

@@ -324,6 +324,11 @@ fn combinations_that_cannot_work_are_errors() {
         "error: worker.yaml: worker.retry: the first pause is longer than the longest one\n  help: set `worker.retry.initial` to at most `worker.retry.max`",
     );
     check_broken(
+        "limits: {waits_per_user: 10001}\n",
+        &[],
+        "error: worker.yaml: limits.waits_per_user: it must be 10000 or less\n  help: lower it: Redis looks at all open waits of a user who has that many",
+    );
+    check_broken(
         "worker: {wait_ttl: 0s}\n",
         &[],
         "error: worker.yaml: worker.wait_ttl: it must be 1ms or more",
@@ -358,6 +363,14 @@ warning: http.stalled_after: 1m is too short where a turn may take 1m: a worker 
     check_risky(
         "worker: {drain_timeout: 45s}\n",
         "warning: worker.yaml: worker.drain_timeout: draining may take 45s, but Kubernetes and others kill a process 30s after they asked it to stop\n  help: give the process a longer grace period, or drain in less than 30s",
+    );
+    check_risky(
+        "limits: {session_bytes: 3000000}\n",
+        "warning: worker.yaml: limits.session_bytes: no session of 3000000 bytes is ever stored: a turn may store 2097152 bytes in all\n  help: lower it, or raise `limits.commit_bytes`",
+    );
+    check_risky(
+        "limits: {commit_bytes: 100000000}\n",
+        "warning: worker.yaml: limits.commit_bytes: a commit of 100000000 bytes holds up Redis, and with it every tenant, for a good part of a second\n  help: lower it; docs/redis.md says how to measure what a commit takes",
     );
     check_risky(
         "nats: {delivery: core}\n",

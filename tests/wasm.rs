@@ -10,19 +10,24 @@
 mod cache;
 #[path = "wasm/calls.rs"]
 mod calls;
+#[path = "wasm/compile.rs"]
+mod compile;
 #[path = "support/components.rs"]
 mod components;
 #[path = "wasm/imports.rs"]
 mod imports;
 #[path = "wasm/limits.rs"]
 mod limits;
+#[path = "wasm/reach.rs"]
+mod reach;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, StateLimits, StateRoom,
+    TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -64,7 +69,11 @@ impl Bench {
     }
 
     fn of(name: &str, code: &[u8], config: &Config) -> Self {
-        let worker = worker(config);
+        Self::on(worker(config), name, code)
+    }
+
+    /// A bench with this worker.
+    fn on(worker: WasmComponents, name: &str, code: &[u8]) -> Self {
         let digest = ComponentDigest::of(code);
         let code = Code {
             digest,
@@ -79,6 +88,12 @@ impl Bench {
             state: BTreeMap::new(),
             asked: Vec::new(),
         }
+    }
+
+    /// With this room for state that it writes.
+    fn within(mut self, limits: StateLimits) -> Self {
+        self.call.state = StateRoom::new(limits);
+        self
     }
 
     fn granted(mut self, declared: Declared, env: &[(&str, &str)]) -> Self {
@@ -104,7 +119,8 @@ impl Bench {
         let ComponentOutput { value, state } = loop {
             match running.next().await? {
                 CallStep::Read(key) => {
-                    running.answer(self.state.get(&key).cloned());
+                    let stored = self.state.get(&key).cloned();
+                    running.answer(Ok(stored.map(Arc::new)));
                     self.asked.push(key);
                 }
                 CallStep::Done(output) => break output,
@@ -146,6 +162,8 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
+        log: LogBudget::default(),
+        state: StateRoom::new(StateLimits::default()),
         idempotency_key: "turn-0".to_owned(),
     }
 }

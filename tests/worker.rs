@@ -22,7 +22,7 @@ use greentic_worker::ports::{Clock, Destination, Publisher, TransportError};
 use greentic_worker::registry::Registry;
 use greentic_worker::settings::Settings;
 use greentic_worker::telemetry::{Health, Metrics};
-use greentic_worker::turn::{Config, Outage, RetryPolicy, Turns};
+use greentic_worker::turn::{Bounds, Config, Outage, RetryPolicy, Turns};
 use greentic_worker::worker::{self, Drained, Worker};
 use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -62,6 +62,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
             turn_timeout: Duration::from_secs(1),
             lease_ttl: Duration::from_secs(1),
             wait_ttl: Duration::from_secs(1),
+            bounds: Bounds::default(),
         },
     };
     let metrics = Arc::new(Metrics::new(Arc::new(Health::new(Duration::from_secs(60)))));

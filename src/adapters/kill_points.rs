@@ -19,7 +19,7 @@ use crate::model::{
 };
 use crate::ports::{
     Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Publisher, StateSlot,
-    StoreError, TransportError, TurnStore,
+    StoreError, StoredState, TransportError, TurnStore,
 };
 
 /// The steps of a turn at which the process can be told to die.
@@ -169,10 +169,11 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
         let points = (KillPoint::BeforeReadState, KillPoint::AfterReadState);
-        let call = self.port.read_state(activity, slots);
+        let call = self.port.read_state(activity, slot, max_bytes);
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 

@@ -2,14 +2,15 @@
 
 use super::graph::{FlowIx, Program};
 use super::machine::{Machine, Parking};
+use super::memory::Memory;
 use super::snapshot::Snapshot;
-use super::visit::Memory;
 use super::{Effects, Reply, StateWrite, Step, Wait};
 use serde_json::Value;
 
 impl Machine {
     /// Ends the turn with a wait.
     pub(super) fn park(self, program: &Program, parking: Parking) -> Step {
+        let place = self.place(program);
         let Self {
             mut frame,
             memory,
@@ -21,6 +22,7 @@ impl Machine {
         let wait = Wait {
             flow: snapshot.flow().clone(),
             node: snapshot.node().clone(),
+            place,
             reason: parking.reason,
             snapshot,
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{FlowId, NodeId};
+use crate::model::{FlowId, NodeId, StateExcess};
 
 /// Where in a pack's flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +154,22 @@ pub enum FlowError {
         /// How many bytes a turn may produce.
         limit: usize,
     },
+    /// The run sends too many messages.
+    #[error("{place}: the turn sends more messages than limits.replies_per_turn = {limit}")]
+    ReplyLimit {
+        /// The node that sends one more.
+        place: Place,
+        /// How many a turn may send.
+        limit: u32,
+    },
+    /// The turn reads or writes too much state.
+    #[error("{place}: {excess}")]
+    StateLimit {
+        /// The node that reads or writes.
+        place: Place,
+        /// The limit that it exceeds.
+        excess: StateExcess,
+    },
     /// A parked run does not fit the pack.
     #[error("the parked run cannot go on: {reason}")]
     SnapshotUnreadable {
@@ -181,6 +197,8 @@ impl FlowError {
             Self::RedirectLimit { .. } => "redirect_limit",
             Self::CallDepth { .. } => "call_depth",
             Self::RenderedLimit { .. } => "rendered_limit",
+            Self::ReplyLimit { .. } => "reply_limit",
+            Self::StateLimit { .. } => "state_limit",
             Self::SnapshotUnreadable { .. } => "snapshot_unreadable",
             Self::UnexpectedEvent => "unexpected_event",
         }
@@ -197,6 +215,8 @@ impl FlowError {
             | Self::Answer { .. }
             | Self::RouteMissing { .. }
             | Self::CallCannotWait { .. }
+            | Self::ReplyLimit { .. }
+            | Self::StateLimit { .. }
             | Self::SnapshotUnreadable { .. }
             | Self::UnexpectedEvent => true,
             Self::NodeLimit { .. }

@@ -1,5 +1,7 @@
 //! How much one turn of a flow may do.
 
+use crate::model::StateLimits;
+
 /// Limits that stop a flow which runs away. They bind each turn anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -11,6 +13,10 @@ pub struct Limits {
     pub calls: u32,
     /// Bytes that the templates of a turn may produce in all, which bounds what a run holds in memory.
     pub rendered_bytes: usize,
+    /// Messages that a run may send in a turn.
+    pub replies: u32,
+    /// State that a turn may read, and that it may write.
+    pub state: StateLimits,
 }
 
 impl Default for Limits {
@@ -20,6 +26,8 @@ impl Default for Limits {
             jumps: 3,
             calls: 16,
             rendered_bytes: 16 * 1024 * 1024,
+            replies: 100,
+            state: StateLimits::default(),
         }
     }
 }

@@ -7,13 +7,14 @@ use serde_json::Value;
 use super::error::{FlowError, Place};
 use super::frame::{Frame, closing};
 use super::graph::{FlowIx, Node, NodeIx, Program};
+use super::memory::Memory;
 use super::nodes::{Call, Jump, Outcome, Then};
 use super::nodes_run::NodesRun;
 use super::output::Output;
 use super::payload;
 use super::room::Room;
 use super::routing::Next;
-use super::visit::{Memory, Visit};
+use super::visit::Visit;
 use super::{Ask, Context, Reply};
 use crate::model::{Invocation, MAX_DEPTH, is_too_deep};
 
@@ -90,12 +91,20 @@ impl Machine {
         Box::new(Self {
             frame,
             callers: Vec::new(),
-            memory: Memory::default(),
+            memory: Memory::new(program.limits.state),
             logs: Vec::new(),
             nodes_run: NodesRun::default(),
             room: Room::new(program.limits.rendered_bytes),
             called: 0,
         })
+    }
+
+    /// The bytes that its templates have produced.
+    pub(super) fn rendered_bytes(&self, program: &Program) -> u64 {
+        program
+            .limits
+            .rendered_bytes
+            .saturating_sub(self.room.left()) as u64
     }
 
     /// Runs the next node.
@@ -122,7 +131,7 @@ impl Machine {
             return Err(visit.misanswered(reason));
         }
         for (key, value) in state {
-            visit.remember(&key, value);
+            visit.remember(&key, value)?;
         }
         let outcome = node.kind.answered(&mut visit, output)?;
         self.settle(cx, outcome)
@@ -163,7 +172,7 @@ impl Machine {
                 Settled::Ended(last) => last,
             };
             let Some(caller) = self.callers.pop() else {
-                self.say_last(cx.program, last.as_deref());
+                self.say_last(cx.program, last.as_deref())?;
                 return Ok(Progress::Over);
             };
             let called = std::mem::replace(&mut self.frame, caller);
@@ -183,6 +192,7 @@ impl Machine {
     ) -> Result<Settled, FlowError> {
         let node = self.node(cx.program);
         let resumed = std::mem::take(&mut self.frame.resumed);
+        let shows_first = std::mem::take(&mut self.frame.shows_first);
         if resumed {
             self.frame.attach_answers(node, &mut output);
         }
@@ -195,20 +205,43 @@ impl Machine {
             Then::Wait { reason } => self.wait(cx, &output, before, reason),
             Then::Jump(jump) => self.jump(cx.program, &jump),
             Then::Respond(said) => {
-                self.say(cx.program, said);
+                self.say(cx.program, said)?;
                 Ok(Settled::Ended(None))
             }
-            Then::Say(said) => self.go_on(cx, &output, Resumed { resumed, before }, Some(said)),
-            Then::Continue | Then::Log(_) | Then::Assign(..) => {
-                self.go_on(cx, &output, Resumed { resumed, before }, None)
-            }
+            Then::Say(said) => self.go_on(
+                cx,
+                &output,
+                Arrival {
+                    resumed,
+                    shows_first,
+                    before,
+                },
+                Some(said),
+            ),
+            Then::Continue | Then::Log(_) | Then::Assign(..) => self.go_on(
+                cx,
+                &output,
+                Arrival {
+                    resumed,
+                    shows_first,
+                    before,
+                },
+                None,
+            ),
         }
     }
 }
 
-/// Whether the turn's message came to this very node, and what was `prev` before it ran.
-struct Resumed {
+/// What the routes of a card that nobody has seen yet find in the message.
+static NO_ANSWER: Value = Value::Null;
+
+/// How the turn came to a node.
+struct Arrival {
+    /// The turn's message came to this very node.
     resumed: bool,
+    /// The turn's message named the node, and answers nothing.
+    shows_first: bool,
+    /// The output that was `prev` before the node ran.
     before: Arc<Value>,
 }
 
@@ -247,19 +280,31 @@ impl Machine {
         &mut self,
         cx: &Context<'_>,
         output: &Output,
-        Resumed { resumed, before }: Resumed,
+        arrival: Arrival,
         said: Option<Value>,
     ) -> Result<Settled, FlowError> {
+        let Arrival {
+            resumed,
+            shows_first,
+            before,
+        } = arrival;
         let node = self.node(cx.program);
         let payload = &output.payload;
-        let scope = self.frame.scope(cx, payload);
-        let next = node.routing.next(&scope, output, resumed);
+        let mut scope = self.frame.scope(cx, payload);
+        if shows_first {
+            scope.entry = &NO_ANSWER;
+        }
+        let next = match shows_first && !output.is_failed() {
+            true => Next::Stay,
+            false => node.routing.next(&scope, output, resumed),
+        };
         if let Some(said) = said
             && (!resumed || next == Next::Stay)
         {
-            self.say(cx.program, said);
+            self.say(cx.program, said)?;
         }
-        if resumed {
+        // One press counts for one card, whether the card was waited at or passed on the way.
+        if resumed || (node.shows_card && node.routing.may_stay()) {
             payload::consume_action(&mut self.frame.entry);
         }
         match next {
@@ -284,7 +329,7 @@ impl Machine {
         self.forbid_in_call(program)?;
         let node = self.node(program);
         if node.kind.prompts() {
-            self.say_last(program, Some(payload));
+            self.say_last(program, Some(payload))?;
         }
         let reason = Some(format!("awaiting user submit at node `{}`", node.id));
         let next = self.frame.node;
@@ -374,22 +419,27 @@ impl Machine {
         }
     }
 
-    fn say(&mut self, program: &Program, payload: Value) {
+    fn say(&mut self, program: &Program, payload: Value) -> Result<(), FlowError> {
+        let limit = program.limits.replies;
+        if self.frame.said.len() >= limit as usize {
+            let place = self.place(program);
+            return Err(FlowError::ReplyLimit { place, limit });
+        }
         let flow = program.flows[self.frame.flow].id.clone();
         self.frame.said.push(Reply { flow, payload });
+        Ok(())
     }
 
-    fn say_last(&mut self, program: &Program, last: Option<&Value>) {
-        for payload in closing(&self.frame.said, last) {
-            self.say(program, payload);
-        }
+    fn say_last(&mut self, program: &Program, last: Option<&Value>) -> Result<(), FlowError> {
+        let mut rest = closing(&self.frame.said, last).into_iter();
+        rest.try_for_each(|payload| self.say(program, payload))
     }
 
     fn node<'p>(&self, program: &'p Program) -> &'p Node {
         program.node(self.frame.flow, self.frame.node)
     }
 
-    fn place(&self, program: &Program) -> Place {
+    pub(super) fn place(&self, program: &Program) -> Place {
         program.place(self.frame.flow, self.frame.node)
     }
 }

@@ -20,6 +20,7 @@ mod inventory;
 mod invocation;
 mod limits;
 mod machine;
+mod memory;
 mod mustache;
 mod nodes;
 mod nodes_run;
@@ -41,9 +42,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::model::{FlowId, Invocation, NodeId};
+use crate::model::{FlowId, Invocation, NodeId, StateExcess};
 
 pub use assets::Assets;
+pub(crate) use card::takes_routes as is_card_component;
 pub use chart::{Chart, Format};
 pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};
@@ -71,6 +73,8 @@ pub enum Event {
     Activity(Arc<Value>),
     /// The answer to [`Ask::State`]: the stored JSON value, if there is one.
     State(Option<Value>),
+    /// The other answer to [`Ask::State`]: the turn may not read it.
+    StateRefused(StateExcess),
     /// The answer to [`Ask::Component`].
     Component {
         /// Its output.
@@ -115,6 +119,8 @@ pub struct Wait {
     pub flow: FlowId,
     /// The node it goes on with.
     pub node: NodeId,
+    /// The node that waits.
+    pub place: Place,
     /// Why, as the flow says it.
     pub reason: Option<String>,
 }

@@ -1,15 +1,18 @@
 //! A run: takes what happens to it as events, and comes as far as it can with each.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::error::FlowError;
 use super::frame::Frame;
+use super::graph::Start;
 use super::machine::{Machine, Pending, Progress};
 use super::nodes::state_answer;
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
-use super::{Context, Event, Step};
-use crate::model::FlowId;
+use super::{Context, Event, Program, Step};
+use crate::model::{FlowId, StateRoom};
 
 /// A run of a flow, between two steps.
 #[derive(Debug)]
@@ -39,18 +42,34 @@ impl Run {
 
     /// What the turn knows of the state that the component which the run has called asks for: `None` if nothing. The
     /// state is that of the flow that called it.
-    pub fn recall(&self, key: &str) -> Option<&Option<Value>> {
+    pub fn recall(&self, key: &str) -> Option<&Option<Arc<Value>>> {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
             Stage::Fresh(_) | Stage::Parked(_) => None,
         }
     }
 
+    /// The bytes that its templates have produced, most of which it holds while it waits for an answer.
+    pub fn rendered_bytes(&self, program: &Program) -> u64 {
+        match &self.0 {
+            Stage::Asked(machine, _) => machine.rendered_bytes(program),
+            Stage::Fresh(_) | Stage::Parked(_) => 0,
+        }
+    }
+
     /// Takes note of what is stored of that state.
-    pub fn learn(&mut self, key: &str, stored: Option<Value>) {
+    pub fn learn(&mut self, key: &str, stored: Option<Arc<Value>>) {
         match &mut self.0 {
             Stage::Asked(machine, _) => machine.memory.learn(machine.frame.flow, key, stored),
             Stage::Fresh(_) | Stage::Parked(_) => {}
+        }
+    }
+
+    /// The room that the turn has left for state that it writes.
+    pub fn room_to_write(&self) -> StateRoom {
+        match &self.0 {
+            Stage::Asked(machine, _) => machine.memory.room(),
+            Stage::Fresh(_) | Stage::Parked(_) => StateRoom::default(),
         }
     }
 }
@@ -87,9 +106,13 @@ fn open(
             let known = cx.program.by_id.get(&flow).copied();
             let flow = known.ok_or(FlowError::NoSuchEntry(flow))?;
             let definition = &cx.program.flows[flow];
-            let start = take_routed_node(&mut payload, |name| definition.node_named(name));
+            let start = take_routed_node(&mut payload, |name| definition.start_named(name));
             let mut frame = Frame::start(cx.program, flow, payload);
-            frame.node = start.unwrap_or(frame.node);
+            if let Some((node, start)) = start {
+                frame.node = node;
+                frame.shows_first =
+                    start == Start::Card && definition.nodes[node].routing.may_stay();
+            }
             Ok((Machine::new(cx.program, frame), Progress::On))
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {
@@ -97,18 +120,27 @@ fn open(
             Ok((Machine::new(cx.program, frame), Progress::On))
         }
         (Stage::Asked(mut machine, Pending::State { flow, key }), Event::State(stored)) => {
-            machine.memory.learn(flow, &key, stored.clone());
+            let known = stored.clone().map(Arc::new);
+            machine.memory.learn(flow, &key, known);
             let progress = machine.settle(cx, state_answer(&key, stored))?;
             Ok((machine, progress))
+        }
+        (Stage::Asked(machine, Pending::State { .. }), Event::StateRefused(excess)) => {
+            let place = machine.place(cx.program);
+            Err(FlowError::StateLimit { place, excess })
         }
         (Stage::Asked(mut machine, Pending::Component), Event::Component { output, state }) => {
             let progress = machine.answer(cx, output, state)?;
             Ok((machine, progress))
         }
-        (Stage::Fresh(_) | Stage::Parked(_), Event::State(_) | Event::Component { .. })
+        (
+            Stage::Fresh(_) | Stage::Parked(_),
+            Event::State(_) | Event::StateRefused(_) | Event::Component { .. },
+        )
         | (Stage::Asked(_, Pending::State { .. }), Event::Activity(_) | Event::Component { .. })
-        | (Stage::Asked(_, Pending::Component), Event::Activity(_) | Event::State(_)) => {
-            Err(FlowError::UnexpectedEvent)
-        }
+        | (
+            Stage::Asked(_, Pending::Component),
+            Event::Activity(_) | Event::State(_) | Event::StateRefused(_),
+        ) => Err(FlowError::UnexpectedEvent),
     }
 }

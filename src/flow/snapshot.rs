@@ -13,7 +13,7 @@ use super::graph::{FlowIx, NodeIx, Program};
 use super::nodes::Kind;
 use super::output::{Mark, Output};
 use super::payload::take_routed_node;
-use crate::model::{FlowId, NodeId};
+use crate::model::{FlowId, NodeId, json_len};
 
 /// The form that is written. A run parked in another one is not guessed at.
 const VERSION: u8 = 1;
@@ -115,6 +115,25 @@ impl Snapshot {
     /// How long it waits at the most, where the flow says so.
     pub fn timeout(&self) -> Option<&Timeout> {
         self.timeout.as_ref()
+    }
+
+    /// The part of it that takes the most room, in words.
+    pub fn largest_part(&self) -> String {
+        let vars = self.vars.iter();
+        let vars = vars.map(|(name, value)| (format!("variable `{name}`"), json_len(value)));
+        let nodes = self.nodes.iter();
+        let nodes =
+            nodes.map(|(name, value)| (format!("output of node `{name}`"), json_len(value)));
+        let prev = self.prev.iter();
+        let prev = prev.map(|value| ("output of the last node".to_owned(), json_len(value)));
+        let largest = vars
+            .chain(nodes)
+            .chain(prev)
+            .max_by_key(|(_, bytes)| *bytes);
+        largest.map_or_else(
+            || "its own structure".to_owned(),
+            |(name, bytes)| format!("the {name} with {bytes} bytes"),
+        )
     }
 
     /// The run again, with the payload of the message that it waited for.

@@ -1,52 +1,18 @@
 //! A node while it runs: what it sees, and what it may change right away.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::error::{FlowError, Place, Refusal};
 use super::graph::{FlowIx, NodeIx, Program};
+use super::memory::Memory;
 use super::mustache::Unrenderable;
 use super::output::Failure;
 use super::room::Room;
 use super::scope::Scope;
 use super::template::Mapping;
 use crate::model::FlowId;
-
-/// The user's state as a turn knows it: what it has read and what it has written.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    known: BTreeMap<(FlowIx, String), Option<Value>>,
-    /// Every write, in order; only the last one of a key counts.
-    written: Vec<(FlowIx, String)>,
-}
-
-impl Memory {
-    /// The value that is known of a key: `None` if nothing is.
-    pub(super) fn recall(&self, flow: FlowIx, key: &str) -> Option<&Option<Value>> {
-        self.known.get(&(flow, key.to_owned()))
-    }
-
-    /// Takes note of what is stored.
-    pub(super) fn learn(&mut self, flow: FlowIx, key: &str, stored: Option<Value>) {
-        self.known.insert((flow, key.to_owned()), stored);
-    }
-
-    /// Takes note of what the turn writes; `None` deletes.
-    pub(super) fn write(&mut self, flow: FlowIx, key: &str, value: Option<Value>) {
-        let slot = (flow, key.to_owned());
-        self.written.push(slot.clone());
-        self.known.insert(slot, value);
-    }
-
-    /// All that was written, the last value of each key.
-    pub(super) fn into_written(mut self) -> impl Iterator<Item = (FlowIx, String, Option<Value>)> {
-        self.written.into_iter().filter_map(move |slot| {
-            let value = self.known.remove(&slot)?;
-            Some((slot.0, slot.1, value))
-        })
-    }
-}
 
 /// A node while it runs.
 pub(super) struct Visit<'a> {
@@ -125,13 +91,17 @@ impl Visit<'_> {
     }
 
     /// The state under a key of the running flow, if the turn knows it.
-    pub(super) fn remembered(&self, key: &str) -> Option<Option<Value>> {
+    pub(super) fn remembered(&self, key: &str) -> Option<Option<Arc<Value>>> {
         self.memory.recall(self.at.0, key).cloned()
     }
 
     /// Writes state under a key of the running flow.
-    pub(super) fn remember(&mut self, key: &str, value: Option<Value>) {
-        self.memory.write(self.at.0, key, value);
+    pub(super) fn remember(&mut self, key: &str, value: Option<Value>) -> Result<(), FlowError> {
+        let written = self.memory.write(self.at.0, key, value);
+        written.map_err(|excess| FlowError::StateLimit {
+            place: self.place(),
+            excess,
+        })
     }
 
     /// The node cannot work with what its mapping rendered to.

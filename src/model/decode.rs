@@ -127,6 +127,7 @@ pub fn decode(message: &InboundMessage, env: &EnvId) -> Result<Activity, DecodeE
         session_id: session_id.clone(),
         from: body.from.clone(),
         target: target(&message.headers)?,
+        caller: body.extensions.get("caller").cloned(),
         trace: trace(&message.headers),
         key,
         payload: Arc::new(payload(body)),
@@ -201,11 +202,21 @@ fn checked_scope(scope: ReplyScope, echoed: Option<&str>) -> Result<ReplyScope, 
     Ok(scope)
 }
 
+/// The longest team, in bytes: it is part of every key of its users.
+const MAX_TEAM: usize = 128;
+
+/// The longest `tracestate`, in bytes, which is what the W3C recommendation asks for: it is stored with each reply.
+const MAX_TRACESTATE: usize = 512;
+
 fn team(named: &TenantRef) -> Result<Option<TeamId>, DecodeError> {
     let team = named.team_id.as_deref().or(named.team.as_deref());
     if team == Some("-") {
         // greentic-session writes it where there is no team: its waits would mix with those of users in none.
         return Err(field("tenant.team_id", "`-` stands for no team"));
+    }
+    if team.is_some_and(|team| team.len() > MAX_TEAM) {
+        let reason = format!("it is longer than {MAX_TEAM} bytes");
+        return Err(field("tenant.team_id", &reason));
     }
     team.map(|team| TeamId::new(team).map_err(|error| field("tenant.team_id", &error.to_string())))
         .transpose()
@@ -221,9 +232,11 @@ fn target(headers: &Headers) -> Result<FlowTarget, DecodeError> {
 }
 
 fn trace(headers: &Headers) -> Option<TraceContext> {
+    let tracestate = headers.get(header::TRACESTATE);
+    let tracestate = tracestate.filter(|state| state.len() <= MAX_TRACESTATE);
     Some(TraceContext {
         traceparent: headers.get(header::TRACEPARENT)?.to_owned(),
-        tracestate: headers.get(header::TRACESTATE).map(str::to_owned),
+        tracestate: tracestate.map(str::to_owned),
     })
 }
 
@@ -372,6 +385,21 @@ mod tests {
     }
 
     #[test]
+    fn only_the_body_itself_says_who_the_caller_is() {
+        let caller = json!({"user_verified": true, "sub": "ann"});
+        let body = json!({"id": "1", "extensions": {"caller": caller}});
+        assert_eq!(
+            check_ok(&[], &body.to_string()).caller,
+            Some(caller.clone())
+        );
+        let forged =
+            json!({"id": "1", "extensions": {"payload": {"extensions": {"caller": caller}}}});
+        let activity = check_ok(&[], &forged.to_string());
+        assert_eq!(activity.caller, None);
+        assert_eq!(activity.payload["extensions"]["caller"], caller);
+    }
+
+    #[test]
     fn what_cannot_be_read_says_where_and_why() {
         check_err(
             &[],
@@ -425,6 +453,8 @@ mod tests {
         check_err(&[], body, "invalid_field", "reply_scope.conversation");
         let body = r#"{"id":"1","tenant":{"team":"-"}}"#;
         check_err(&[], body, "invalid_field", "stands for no team");
+        let body = format!(r#"{{"id":"1","tenant":{{"team":"{}"}}}}"#, "x".repeat(129));
+        check_err(&[], &body, "invalid_field", "longer than 128 bytes");
         check_err(
             &[(header::FLOW_ID, "a b")],
             r#"{"id":"1"}"#,

@@ -8,14 +8,18 @@ mod depth;
 mod hashed_scope;
 mod ids;
 mod inbound;
+mod log_budget;
 mod outbound;
 mod pack_ref;
 mod problem;
 mod remote_ref;
 mod secret;
+mod state;
 
 pub use activity::{Activity, FlowTarget, TraceContext};
-pub use component::{ComponentDigest, Declared, Grants, Invocation, InvocationForm};
+pub use component::{
+    ComponentDigest, Declared, Grants, Invocation, InvocationForm, UndeclaredState,
+};
 pub use cut::{cut, is_cut};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
@@ -25,6 +29,7 @@ pub use ids::{
     UserId, storage_user_id,
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
+pub use log_budget::{LogBudget, MAX_LOG_LINE, cut_line};
 pub use outbound::{
     Outbound, OutboundHeaders, apology_id, dead_letter_id, dead_reply_id, header, other_id,
 };
@@ -32,5 +37,6 @@ pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};
 pub use remote_ref::{Cloud, ObjectRef, OciRef, OciVersion, RemoteRef, WebRef};
 pub use secret::Secret;
+pub use state::{STATE_KEY_OVERHEAD, StateExcess, StateLimits, StateRoom, json_len};
 
 pub use greentic_types::ReplyScope;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::model::{ComponentDigest, Invocation, TenantId};
+use crate::model::{ComponentDigest, Invocation, LogBudget, StateExcess, StateRoom, TenantId};
 pub use crate::model::{Declared, Grants};
 
 /// Calls components. Each call is a fresh instance: nothing is left of it for the next one.
@@ -19,8 +19,8 @@ pub trait Running: Send {
     /// Runs it until it needs something that only the turn knows, or is done.
     fn next(&mut self) -> BoxFuture<'_, Result<CallStep, ComponentError>>;
 
-    /// Answers [`CallStep::Read`].
-    fn answer(&mut self, stored: Option<Value>);
+    /// Answers [`CallStep::Read`]: the value, if there is one, or the limit that keeps the turn from reading it.
+    fn answer(&mut self, stored: Result<Option<Arc<Value>>, StateExcess>);
 }
 
 /// How far a call came.
@@ -61,10 +61,14 @@ pub struct ComponentCall {
     pub user: String,
     /// The conversation's session hint.
     pub session: String,
-    /// `payload.extensions.caller` of the activity.
+    /// `extensions.caller` of the activity.
     pub caller: Option<Value>,
     /// The attempt at the turn, from 1.
     pub attempt: u32,
+    /// The lines that it may log, with the other components of the turn.
+    pub log: LogBudget,
+    /// The room that the turn has left for state that the call writes.
+    pub state: StateRoom,
     /// Names this call on every attempt at this turn, and no other call: outside effects carry it, with the number that
     /// each has within the call.
     pub idempotency_key: String,

@@ -18,10 +18,10 @@ use crate::adapters::memory::MemoryStore;
 use crate::adapters::system::RandomIds;
 use crate::catalog::Folder;
 use crate::model::{Activity, EnvId, InboundMessage, PackId, TenantId};
-use crate::ports::{Clock, Components, StateSlot, TurnStore};
+use crate::ports::{Clock, Components, StateSlot, StoredState, TurnStore};
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
-use crate::turn::{Config, Disposition, Outage, RetryPolicy, Turns};
+use crate::turn::{Bounds, Config, Disposition, Outage, RetryPolicy, Turns};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a turn may take: a case that hangs is to be told, not waited for.
@@ -85,6 +85,7 @@ impl Stage {
                 turn_timeout: TURN_TIMEOUT,
                 lease_ttl: TURN_TIMEOUT * 2,
                 wait_ttl: DAY,
+                bounds: Bounds::default(),
             },
         };
         Self {
@@ -186,10 +187,19 @@ impl Stage {
                     key: key.to_owned(),
                 })
             });
-            let slots: Vec<_> = slot.into_iter().collect();
-            let stored = self.turns.store.read_state(activity, &slots).await;
-            let stored = stored.unwrap_or_default().into_iter().next().flatten();
-            let found = stored.and_then(|text| serde_json::from_str(&text).ok());
+            let stored = match &slot {
+                Some(slot) => {
+                    self.turns
+                        .store
+                        .read_state(activity, slot, usize::MAX)
+                        .await
+                }
+                None => Ok(StoredState::Absent),
+            };
+            let found = match stored {
+                Ok(StoredState::Text(text)) => serde_json::from_str(&text).ok(),
+                Ok(StoredState::Absent | StoredState::TooLarge) | Err(_) => None,
+            };
             let found = found.unwrap_or(Value::Null);
             wrong.extend(differences(&format!("state {name}"), value, &found));
         }

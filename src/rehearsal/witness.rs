@@ -3,7 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::{Activity, Outbound};
-use crate::ports::{Begin, Begun, Commit, Committed, StateSlot, StoreError, TurnStore};
+use crate::ports::{
+    Begin, Begun, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
+};
 
 /// A store, and what the last commit parked.
 pub(super) struct Witness<S> {
@@ -36,9 +38,10 @@ impl<S: TurnStore> TurnStore for Witness<S> {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
-        self.store.read_state(activity, slots).await
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
+        self.store.read_state(activity, slot, max_bytes).await
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {

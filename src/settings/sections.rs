@@ -2,14 +2,18 @@
 //! `config/default.yaml`, which a test compares with the defaults here.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::MemoryLimit;
+
 use crate::adapters::packs::Access;
 use crate::adapters::packs::config::{Az, Gs, Host, S3};
+use crate::adapters::wasm::HostPattern;
+use crate::model::StateLimits;
 use crate::pack::Signatures;
 use crate::registry::DefaultFlow;
 
@@ -65,6 +69,20 @@ pub struct Tenant {
     pub default_flow: Option<DefaultFlow>,
     /// Most turns in flight for this tenant in one worker; in place of [`Worker::tenant_slots`].
     pub max_in_flight: Option<NonZeroUsize>,
+    /// State of one user of this tenant, in bytes; in place of [`State::user_bytes`].
+    pub state_user_bytes: Option<NonZeroU64>,
+    /// State of all users of this tenant, in bytes; in place of [`State::tenant_bytes`].
+    pub state_tenant_bytes: Option<NonZeroU64>,
+    /// The tenant's components on the network.
+    pub http: TenantHttp,
+}
+
+/// What the components of one tenant may reach over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantHttp {
+    /// The hosts, in place of those of `components.http.allow`; none leaves it at those.
+    pub allow: Option<Vec<HostPattern>>,
 }
 
 /// How turns are run.
@@ -125,6 +143,43 @@ pub struct Limits {
     pub call_depth: NonZeroU32,
     /// What the templates of one turn may produce in all, in bytes.
     pub rendered_bytes: NonZeroUsize,
+    /// The most memory of messages, turns and components together.
+    pub memory: MemoryLimit,
+    /// Replies that one turn may send.
+    pub replies_per_turn: NonZeroU32,
+    /// Keys of state that one turn may read, and that it may write.
+    pub state_keys: NonZeroU32,
+    /// State that one turn may read, and that it may write, in bytes each.
+    pub state_bytes: NonZeroUsize,
+    /// The longest key of state, in bytes.
+    pub state_key_bytes: NonZeroUsize,
+    /// The largest session of a flow that waits, in bytes.
+    pub session_bytes: NonZeroUsize,
+    /// What one turn may store in all, in bytes.
+    pub commit_bytes: NonZeroUsize,
+    /// Open waits that one user may have.
+    pub waits_per_user: NonZeroU32,
+}
+
+impl Limits {
+    /// How much state a turn may read, and how much it may write.
+    pub fn state(&self) -> StateLimits {
+        StateLimits {
+            keys: self.state_keys.get(),
+            bytes: self.state_bytes.get(),
+            key_bytes: self.state_key_bytes.get(),
+        }
+    }
+}
+
+/// How much state is kept. What would make it more fails by its own fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// State of one user, in bytes; none is no limit.
+    pub user_bytes: Option<NonZeroU64>,
+    /// State of all users of one tenant, in bytes; none is no limit.
+    pub tenant_bytes: Option<NonZeroU64>,
 }
 
 impl Default for Packs {
@@ -185,6 +240,23 @@ impl Default for Limits {
             jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
             call_depth: const { NonZeroU32::new(16).unwrap() },
             rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+            memory: MemoryLimit::Auto,
+            replies_per_turn: const { NonZeroU32::new(100).unwrap() },
+            state_keys: const { NonZeroU32::new(256).unwrap() },
+            state_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
+            state_key_bytes: const { NonZeroUsize::new(512).unwrap() },
+            session_bytes: const { NonZeroUsize::new(1024 * 1024).unwrap() },
+            commit_bytes: const { NonZeroUsize::new(2 * 1024 * 1024).unwrap() },
+            waits_per_user: const { NonZeroU32::new(100).unwrap() },
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            user_bytes: NonZeroU64::new(8 * 1024 * 1024),
+            tenant_bytes: NonZeroU64::new(1024 * 1024 * 1024),
         }
     }
 }

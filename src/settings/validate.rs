@@ -1,11 +1,13 @@
 //! What no value shows by itself: combinations that cannot work, and legal ones that are risky.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use humantime_serde::re::humantime::format_duration;
 
-use super::Settings;
+use super::{MemoryLimit, Settings};
 use crate::adapters::nats::config::DeliveryMode;
+use crate::budget::DECODED_FACTOR;
 use crate::model::{Problem, Problems};
 use crate::pack::SignaturePolicy;
 use crate::worker::IDLE_WAIT;
@@ -13,11 +15,16 @@ use crate::worker::IDLE_WAIT;
 /// Orchestrators kill a process this long after they asked it to stop, unless told otherwise.
 const USUAL_GRACE: Duration = Duration::from_secs(30);
 
+/// The least `limits.memory`.
+const MIN_MEMORY: u64 = 64 * 1024 * 1024;
+
 pub(super) fn check(settings: &Settings) -> Problems {
     let mut problems = Problems::default();
     no_zero(settings, &mut problems);
     worker(settings, &mut problems);
     slots(settings, &mut problems);
+    memory(settings, &mut problems);
+    bounds(settings, &mut problems);
     reload(settings, &mut problems);
     delivery(settings, &mut problems);
     signatures(settings, &mut problems);
@@ -111,6 +118,79 @@ fn too_short(key: &str, value: Duration, turn: Duration, so: &str) -> Problem {
     ))
     .at(key)
     .remedy(format!("raise `{key}` or lower `worker.turn_timeout`"))
+}
+
+/// One message, and one call of a component, must fit.
+fn memory(settings: &Settings, problems: &mut Problems) {
+    let MemoryLimit::Bytes(limit) = settings.limits.memory else {
+        return;
+    };
+    if limit.get() < MIN_MEMORY {
+        problems
+            .push(Problem::error(format!("it must be {MIN_MEMORY} or more")).at("limits.memory"));
+        return;
+    }
+    let message = DECODED_FACTOR * settings.limits.payload_bytes.get() as u64;
+    let component = settings.components.memory_bytes.get() as u64;
+    for (what, bytes, key) in [
+        (
+            "a message of the largest size",
+            message,
+            "limits.payload_bytes",
+        ),
+        (
+            "one call of a component",
+            component,
+            "components.memory_bytes",
+        ),
+    ] {
+        if bytes > limit.get() / 2 {
+            problems.push(
+                Problem::warning(format!(
+                    "{what} may count as {bytes} bytes, more than half of it: few go on at once"
+                ))
+                .at("limits.memory")
+                .remedy(format!("raise it, or lower `{key}`")),
+            );
+        }
+    }
+}
+
+/// The most open waits of a user: a commit that finds as many looks at each of them.
+const MOST_WAITS: u32 = 10_000;
+
+/// More than this in one commit takes Redis some hundred milliseconds.
+const MUCH: NonZeroUsize = NonZeroUsize::new(64 * 1024 * 1024).unwrap();
+
+fn bounds(settings: &Settings, problems: &mut Problems) {
+    let limits = &settings.limits;
+    if limits.waits_per_user.get() > MOST_WAITS {
+        problems.push(
+            Problem::error(format!("it must be {MOST_WAITS} or less"))
+                .at("limits.waits_per_user")
+                .remedy("lower it: Redis looks at all open waits of a user who has that many"),
+        );
+    }
+    if limits.commit_bytes > MUCH {
+        let bytes = limits.commit_bytes;
+        problems.push(
+            Problem::warning(format!(
+                "a commit of {bytes} bytes holds up Redis, and with it every tenant, for a good part of a second"
+            ))
+            .at("limits.commit_bytes")
+            .remedy("lower it; docs/redis.md says how to measure what a commit takes"),
+        );
+    }
+    if limits.session_bytes > limits.commit_bytes {
+        let (session, commit) = (limits.session_bytes, limits.commit_bytes);
+        problems.push(
+            Problem::warning(format!(
+                "no session of {session} bytes is ever stored: a turn may store {commit} bytes in all"
+            ))
+            .at("limits.session_bytes")
+            .remedy("lower it, or raise `limits.commit_bytes`"),
+        );
+    }
 }
 
 /// What looks without a pause does nothing else.

@@ -3,7 +3,7 @@
 //! The only labels are the tenants that this worker has or had bindings for, and words that the code knows: an outcome, a
 //! dead letter's code.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +21,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::components::ComponentMetrics;
 use super::health::{Health, Refused};
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
 /// Seconds. A turn of the worker takes about a millisecond; one that calls out takes as long as that does.
@@ -36,6 +37,8 @@ pub struct Metrics {
     families: Families,
     /// What the gauge of refusals has at 1.
     refused: Mutex<HashSet<RefusedPart>>,
+    /// The tenants of which packs are left out.
+    left_out: Mutex<Vec<TenantId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +69,8 @@ struct Reloaded {
 pub enum Reload {
     /// They are in force.
     Applied,
+    /// They are in force, without packs that are not in order.
+    Partial,
     /// Something is wrong with them.
     Refused,
     /// A server that is needed for it is away.
@@ -76,6 +81,7 @@ impl EncodeLabelValue for Reload {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         encoder.write_str(match self {
             Self::Applied => "applied",
+            Self::Partial => "partial",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
         })
@@ -85,6 +91,7 @@ impl EncodeLabelValue for Reload {
 #[derive(Debug)]
 struct Families {
     reloads: Family<Reloaded, Counter>,
+    packs_left_out: Family<Tenant, Gauge>,
     messages: Family<Message, Counter>,
     turn_duration: Family<Tenant, Histogram>,
     in_flight: Family<Tenant, Gauge>,
@@ -95,6 +102,7 @@ struct Families {
     waits_parked: Family<Tenant, Counter>,
     waits_resumed: Family<Tenant, Counter>,
     replies: Family<Tenant, Counter>,
+    state_bytes: Family<Tenant, Gauge>,
     pulls: Family<Tenant, Counter>,
     last_pull: Family<Tenant, PullAge>,
     refused: Family<RefusedPart, Gauge>,
@@ -119,7 +127,12 @@ impl Metrics {
         );
         let families = Families::register(&mut registry);
         // There from the start, so that the first of them is an increase.
-        for outcome in [Reload::Applied, Reload::Refused, Reload::Unavailable] {
+        for outcome in [
+            Reload::Applied,
+            Reload::Partial,
+            Reload::Refused,
+            Reload::Unavailable,
+        ] {
             families
                 .reloads
                 .get_or_create(&Reloaded { outcome })
@@ -130,6 +143,7 @@ impl Metrics {
             registry,
             health,
             refused: Mutex::default(),
+            left_out: Mutex::default(),
         }
     }
 
@@ -137,6 +151,13 @@ impl Metrics {
     #[must_use]
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
+        self
+    }
+
+    /// What is counted of memory, too.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &MemoryBudget) -> Self {
+        super::memory::register(&mut self.registry, memory);
         self
     }
 
@@ -182,6 +203,22 @@ impl Metrics {
             .reloads
             .get_or_create(&Reloaded { outcome })
             .inc();
+    }
+
+    /// Tells how many packs of each tenant are bound and not in force.
+    pub fn left_out(&self, packs: &BTreeMap<TenantId, u64>) {
+        let set = |tenant: &TenantId, count: u64| {
+            let tenant = tenant.as_str().into();
+            let gauge = self
+                .families
+                .packs_left_out
+                .get_or_create(&Tenant { tenant });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        let mut before = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        before.iter().for_each(|tenant| set(tenant, 0));
+        packs.iter().for_each(|(tenant, count)| set(tenant, *count));
+        *before = packs.keys().cloned().collect();
     }
 
     /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
@@ -252,9 +289,19 @@ impl Families {
                 "replies_dropped",
                 "Replies that the full stream of replies was seen to drop",
             ),
+            packs_left_out: added(
+                registry,
+                "packs_left_out",
+                "Packs that are bound and not in force, as the log says",
+            ),
             messages: added(registry, "messages", "Messages dealt with, by outcome"),
             dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),
             in_flight: added(registry, "turns_in_flight", "Turns in flight"),
+            state_bytes: added(
+                registry,
+                "state_bytes",
+                "State of the tenant, in bytes, as the last turn that wrote some has left it",
+            ),
             turn_duration,
             last_pull,
         }
@@ -264,6 +311,8 @@ impl Families {
         let label = Tenant {
             tenant: tenant.clone(),
         };
+        // There from the start, so that the first of them is an increase.
+        drop(self.packs_left_out.get_or_create(&label));
         let messages = |outcome| {
             let tenant = tenant.clone();
             self.messages
@@ -283,6 +332,7 @@ impl Families {
             waits_parked: self.waits_parked.get_or_create_owned(&label),
             waits_resumed: self.waits_resumed.get_or_create_owned(&label),
             replies: self.replies.get_or_create_owned(&label),
+            state_bytes: self.state_bytes.get_or_create_owned(&label),
             pulls: self.pulls.get_or_create_owned(&label),
             last_pull: self.last_pull.get_or_create_owned(&label),
             dead_letters: self.dead_letters.clone(),

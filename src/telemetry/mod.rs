@@ -3,11 +3,14 @@
 mod components;
 mod health;
 mod logs;
+mod memory;
 mod metrics;
 mod span;
 mod tenant;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, stderr};
+use std::panic::PanicHookInfo;
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -21,6 +24,7 @@ use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use health::{Health, NotReady, Refused};
+pub use logs::printable;
 pub use metrics::{Metrics, Reload};
 pub use span::TurnSpan;
 pub use tenant::{InFlight, Outcome, TenantMetrics};
@@ -100,7 +104,18 @@ impl Config {
 pub fn init(config: &Config) -> Result<(), InitError> {
     let layer = layer(config, stderr, stderr().is_terminal())?;
     tracing_subscriber::registry().with(layer).try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Logs a panic as one line: its message may quote what a user wrote.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("without a message");
+    let place = panic.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let backtrace = matches!(backtrace.status(), BacktraceStatus::Captured)
+        .then(|| tracing::field::display(backtrace));
+    tracing::error!(place, backtrace, "a thread panicked: {message}");
 }
 
 fn layer<W>(

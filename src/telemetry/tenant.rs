@@ -46,6 +46,7 @@ pub struct TenantMetrics {
     pub(super) waits_parked: Counter,
     pub(super) waits_resumed: Counter,
     pub(super) replies: Counter,
+    pub(super) state_bytes: Gauge,
     pub(super) pulls: Counter,
     pub(super) last_pull: PullAge,
     pub(super) dead_letters: Family<DeadLetter, Counter>,
@@ -126,6 +127,12 @@ impl TenantMetrics {
     pub fn replied(&self, replies: usize) {
         self.replies
             .inc_by(u64::try_from(replies).unwrap_or(u64::MAX));
+    }
+
+    /// The tenant's state has so many bytes now.
+    pub fn state_bytes(&self, bytes: u64) {
+        self.state_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A pull of this tenant came to its end, as [`Health::pulled`] says it, which this calls too.

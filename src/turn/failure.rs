@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
-use crate::flow::FlowError;
+use crate::flow::{FlowError, Place};
 use crate::model::DecodeError;
 use crate::ports::{ComponentError, Refusal, StoreError};
 use crate::registry::EntryError;
@@ -87,6 +87,64 @@ pub enum TurnError {
     /// A reply could not be written as JSON.
     #[error("a reply cannot be written as JSON: {0}")]
     ReplyUnwritable(#[from] serde_json::Error),
+    /// The session of a run that waits is too large.
+    #[error(
+        "{place}: the session of the run that waits there has {bytes} bytes, more than limits.session_bytes = {limit}; \
+         most of it is {largest}"
+    )]
+    SessionTooLarge {
+        /// The node that waits.
+        place: Box<Place>,
+        /// Its size.
+        bytes: usize,
+        /// The largest that is stored.
+        limit: usize,
+        /// The part of it that takes the most room.
+        largest: String,
+    },
+    /// The turn would store too much.
+    #[error(
+        "the turn stores {bytes} bytes or more, more than limits.commit_bytes = {limit}; most of it is {largest}"
+    )]
+    CommitTooLarge {
+        /// What it has, as far as it was counted.
+        bytes: usize,
+        /// What it may have.
+        limit: usize,
+        /// The part of it that takes the most room.
+        largest: &'static str,
+    },
+    /// The user's state would exceed its quota.
+    #[error(
+        "the user's state has {used} bytes and may not grow beyond state.user_bytes = {limit}; delete some of it, or \
+         raise the quota, and replay the message"
+    )]
+    UserStateQuota {
+        /// The bytes that are in use.
+        used: u64,
+        /// The quota.
+        limit: u64,
+    },
+    /// The tenant's state would exceed its quota.
+    #[error(
+        "the tenant's state has {used} bytes and may not grow beyond state.tenant_bytes = {limit}; delete some of it, or \
+         raise the quota, and replay the message"
+    )]
+    TenantStateQuota {
+        /// The bytes that are in use.
+        used: u64,
+        /// The quota.
+        limit: u64,
+    },
+    /// The user has too many open waits.
+    #[error(
+        "the user has as many open waits as limits.waits_per_user = {limit} admits; they end when they are answered or \
+         after worker.wait_ttl"
+    )]
+    WaitLimit {
+        /// How many a user may have.
+        limit: u32,
+    },
     /// It was tried as often as the settings say, and ended each time without a result: it may be what killed its workers.
     #[error("given up after {attempts} attempts that ended without a result")]
     AttemptsExhausted {
@@ -132,6 +190,11 @@ impl TurnError {
             Self::Store(_) => "store_unreadable",
             Self::ReplyTooLarge { .. } => "reply_too_large",
             Self::ReplyUnwritable(_) => "reply_unwritable",
+            Self::SessionTooLarge { .. } => "session_too_large",
+            Self::CommitTooLarge { .. } => "commit_too_large",
+            Self::UserStateQuota { .. } => "user_state_quota",
+            Self::TenantStateQuota { .. } => "tenant_state_quota",
+            Self::WaitLimit { .. } => "wait_limit",
             Self::AttemptsExhausted { .. } => "attempts_exhausted",
         }
     }
@@ -154,6 +217,11 @@ impl TurnError {
             | Self::ReplyScopeMissing
             | Self::WaitPackGone { .. }
             | Self::ReplyTooLarge { .. }
+            | Self::SessionTooLarge { .. }
+            | Self::CommitTooLarge { .. }
+            | Self::UserStateQuota { .. }
+            | Self::TenantStateQuota { .. }
+            | Self::WaitLimit { .. }
             | Self::AttemptsExhausted { .. } => false,
         }
     }
@@ -178,6 +246,11 @@ impl TurnError {
             | Self::Store(_)
             | Self::ReplyTooLarge { .. }
             | Self::ReplyUnwritable(_)
+            | Self::SessionTooLarge { .. }
+            | Self::CommitTooLarge { .. }
+            | Self::UserStateQuota { .. }
+            | Self::TenantStateQuota { .. }
+            | Self::WaitLimit { .. }
             | Self::AttemptsExhausted { .. } => false,
         }
     }

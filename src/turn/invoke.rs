@@ -1,15 +1,16 @@
 //! A component's call inside a turn: on whose behalf it is made, and what it is told of the state while it runs.
 
-use serde_json::Value;
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::Attempt;
 use super::failure::TurnError;
-use super::play::StateReads;
+use super::state_reads::StateReads;
 use crate::flow::Run;
-use crate::model::{Activity, Invocation};
+use crate::model::{Activity, Invocation, StateRoom};
 use crate::ports::{
-    CallStep, ComponentCall, ComponentError, ComponentOutput, Publisher, TurnStore,
+    CallStep, ComponentCall, ComponentError, ComponentOutput, Publisher, StateSlot, TurnStore,
 };
 use crate::registry::BoundPack;
 
@@ -24,21 +25,28 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         state: &mut StateReads,
     ) -> Result<ComponentOutput, TurnError> {
         let flow = invocation.flow.clone();
-        let call = self.component_call(pack, invocation)?;
+        self.holds(run.rendered_bytes(&pack.program));
+        let call = self.component_call(pack, invocation, run.room_to_write())?;
         let mut running = self.turns.components.call(call);
         loop {
             match running.next().await? {
                 CallStep::Done(output) => return Ok(output),
                 CallStep::Read(key) => {
-                    let stored = match run.recall(&key) {
-                        Some(known) => known.clone(),
-                        None => {
-                            let (flow, asked) = (flow.clone(), key.clone());
-                            let stored = self.read_state(pack.id, flow, asked, state).await?;
-                            run.learn(&key, stored.clone());
-                            stored
-                        }
+                    if let Some(known) = run.recall(&key) {
+                        running.answer(Ok(known.clone()));
+                        continue;
+                    }
+                    let slot = StateSlot {
+                        pack: pack.id,
+                        flow: flow.clone(),
+                        key: key.clone(),
                     };
+                    // A component may do without what the turn may not read, so a refusal is its to deal with.
+                    let stored = self.read_state(slot, state).await?;
+                    let stored = stored.map(|stored| stored.map(Arc::new));
+                    if let Ok(stored) = &stored {
+                        run.learn(&key, stored.clone());
+                    }
                     running.answer(stored);
                 }
             }
@@ -49,6 +57,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         &self,
         pack: &BoundPack,
         invocation: Invocation,
+        state: StateRoom,
     ) -> Result<ComponentCall, ComponentError> {
         let activity = self.activity;
         let code = pack.components.get(&invocation.component);
@@ -64,17 +73,14 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             team: activity.team.as_ref().map(ToString::to_string),
             user: activity.user.to_string(),
             session: activity.session_id.clone(),
-            caller: caller(activity).cloned(),
+            caller: activity.caller.clone(),
             attempt: self.number,
+            log: self.component_log.budget(),
+            state,
             idempotency_key: idempotency_key(activity, invocation.ordinal),
             invocation,
         })
     }
-}
-
-/// Whom the provider vouches for.
-fn caller(activity: &Activity) -> Option<&Value> {
-    activity.payload.pointer("/extensions/caller")
 }
 
 /// The same for the same call of every attempt at this activity, and for no other call. Neither environments nor tenants

@@ -5,36 +5,43 @@
 //! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
 //! applied.
 
+mod bounds;
 mod dead_letter;
 mod envelope;
 mod failure;
+mod flow_log;
 mod invoke;
 mod outage;
 mod parked;
 mod play;
 mod publish;
 mod replies;
+mod state_reads;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use bounds::Bounds;
 use bytes::Bytes;
 pub use dead_letter::REPLY_UNDELIVERABLE;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
+use flow_log::ComponentLog;
 use futures_util::FutureExt;
 pub use outage::{Infrastructure, Outage, Part, RefusedPart, Server, Standing};
 pub use parked::ParkedRun;
 pub use replies::apology;
 
+use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
 use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
-    Publisher, StateSlot, TurnStore,
+    Publisher, StoredState, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
 use play::{Chosen, Played, foresee};
+use state_reads::Foreseen;
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -56,6 +63,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long a flow waits for its answer.
     pub wait_ttl: Duration,
+    /// How much a turn may store.
+    pub bounds: Bounds,
 }
 
 /// The parts that every turn uses.
@@ -102,6 +111,8 @@ pub struct Applied {
     pub resumed: bool,
     /// It ended in a wait.
     pub parked: bool,
+    /// The bytes of state that its tenant uses now, if it has changed them.
+    pub tenant_state_bytes: Option<u64>,
 }
 
 impl Ended {
@@ -144,7 +155,19 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 
     /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
+        self.run_within(activity, delivered, span, None).await
+    }
+
+    /// The same, with what it holds in memory counted there.
+    pub async fn run_within(
+        &self,
+        activity: &Activity,
+        delivered: u64,
+        span: &TurnSpan,
+        memory: Option<&MemoryCharge>,
+    ) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, span);
+        attempt.memory = memory;
         match attempt.run().await {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
@@ -166,6 +189,16 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     }
 }
 
+/// The text of the session and of the state that a turn starts from.
+fn opening_bytes(opening: &Opening) -> u64 {
+    let session = opening.wait.iter().map(|wait| wait.data.context_json.len());
+    let state = opening.state.iter().map(|stored| match stored {
+        StoredState::Text(text) => text.len(),
+        StoredState::Absent | StoredState::TooLarge => 0,
+    });
+    session.chain(state).sum::<usize>() as u64
+}
+
 /// One attempt at one activity.
 struct Attempt<'a, S, P> {
     turns: &'a Turns<S, P>,
@@ -173,6 +206,8 @@ struct Attempt<'a, S, P> {
     registry: Arc<Registry>,
     activity: &'a Activity,
     span: &'a TurnSpan,
+    /// Counts what it holds in memory.
+    memory: Option<&'a MemoryCharge>,
     /// Names this attempt as the holder of the lease, once it wants one.
     token: OnceLock<String>,
     exclusive: bool,
@@ -188,8 +223,9 @@ struct Attempt<'a, S, P> {
     /// COMMIT has applied the turn; what was refused since then is to publish its replies.
     applied: Option<Applied>,
     /// State that the entry flow may read, asked for with BEGIN.
-    foreseen: Vec<StateSlot>,
+    foreseen: Foreseen,
     trace: TraceContext,
+    component_log: ComponentLog,
 }
 
 impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
@@ -213,6 +249,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             turns,
             activity,
             span,
+            memory: None,
             token: OnceLock::new(),
             exclusive: redelivered || reaches_out,
             redelivered,
@@ -226,6 +263,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             foreseen,
             registry,
             trace,
+            component_log: ComponentLog::default(),
         }
     }
 
@@ -268,7 +306,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn run(&mut self) -> Result<Option<Applied>, TurnError> {
         loop {
             let opening = match self.begin().await? {
-                Begun::Ready(opening) => opening,
+                Begun::Ready(opening) => {
+                    self.holds(DECODED_FACTOR * opening_bytes(&opening));
+                    opening
+                }
                 Begun::Busy { retry_after } => {
                     self.stand_aside(retry_after).await;
                     continue;
@@ -289,13 +330,23 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             }
             self.count(&opening, true)?;
             let played = self.play_in_time(&opening, chosen).await?;
+            self.holds(played.bytes());
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
+            self.turns.config.bounds.check_commit(&played)?;
             match self.commit(&opening, &played).await? {
-                Committed::Done => {
-                    self.applied = Some(played.applied());
+                Committed::Done { tenant_state_bytes } => {
+                    let applied = Applied {
+                        tenant_state_bytes,
+                        ..played.applied()
+                    };
+                    self.applied = Some(applied);
                     self.publish(&played.outbox, messages).await?;
                     return Ok(self.applied);
+                }
+                Committed::Refused(refused) => {
+                    let (bounds, tenant) = (&self.turns.config.bounds, &self.activity.tenant);
+                    return Err(bounds.failure(tenant, refused));
                 }
                 Committed::AlreadyApplied(outbox) => {
                     self.publish(&outbox, self.messages(&outbox)).await?;
@@ -306,6 +357,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     self.exclusive |= self.conflicts >= CONFLICTS_BEFORE_LEASE;
                 }
             }
+        }
+    }
+
+    /// Counts so many bytes as held until the turn is settled.
+    fn holds(&self, bytes: u64) {
+        if let Some(memory) = self.memory {
+            memory.add(MemoryKind::Turns, bytes);
         }
     }
 
@@ -329,7 +387,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             activity: self.activity,
             claim,
             resume: !self.activity.target.is_explicit(),
-            state: &self.foreseen,
+            state: &self.foreseen.slots,
+            state_bytes: self.foreseen.max_bytes,
         };
         Ok(self
             .turns
@@ -418,6 +477,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             state_read: &played.state_read,
             state_written: &played.state_written,
             outbox: &played.outbox,
+            quotas: self.turns.config.bounds.quotas(&self.activity.tenant),
         };
         Ok(self
             .turns

@@ -3,6 +3,7 @@
 use greentic_types::{SessionCursor, SessionData, SessionKey};
 use serde::{Deserialize, Serialize};
 
+use super::bounds::session_bytes;
 use super::failure::TurnError;
 use crate::flow::{Snapshot, Wait};
 use crate::model::{Activity, PackId, TraceContext};
@@ -95,20 +96,33 @@ impl FoundWait {
     }
 }
 
-/// The session to store for a run that waits.
-pub fn session(
+/// The session to store for a run that waits, and the bytes that it takes there.
+pub(super) fn session(
     activity: &Activity,
     pack: &PackId,
     wait: Wait,
+    max_bytes: usize,
     context: impl FnOnce(Snapshot) -> ParkedRun,
-) -> Result<SessionData, serde_json::Error> {
+) -> Result<(SessionData, usize), TurnError> {
     let mut cursor = SessionCursor::new(wait.node.as_str());
+    let context = context(wait.snapshot);
+    let context_json = serde_json::to_string(&context)?;
+    let bytes = session_bytes(&context_json, wait.reason.as_deref());
+    if bytes > max_bytes {
+        return Err(TurnError::SessionTooLarge {
+            place: Box::new(wait.place),
+            bytes,
+            limit: max_bytes,
+            largest: context.run.largest_part(),
+        });
+    }
     cursor.wait_reason = wait.reason;
-    Ok(SessionData {
+    let data = SessionData {
         tenant_ctx: activity.tenant_ctx(),
         flow_id: wait.flow,
         pack_id: Some(pack.to_session()),
         cursor,
-        context_json: serde_json::to_string(&context(wait.snapshot))?,
-    })
+        context_json,
+    };
+    Ok((data, bytes))
 }

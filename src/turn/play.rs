@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greentic_types::{SessionData, SessionKey};
-use serde_json::Value;
 
 use super::failure::TurnError;
-use super::outage::Part;
+use super::flow_log;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
+use super::state_reads::{Foreseen, StateReads};
 use super::{Applied, Attempt};
 use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
-use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
-use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
+use crate::model::{Activity, FlowId, Outbound, PackId};
+use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, Taken, TurnStore};
 use crate::registry::{BoundPack, Entry, EntryError, Registry};
 
 /// What a run of the machine came to: everything that COMMIT applies.
@@ -31,6 +31,8 @@ pub struct Played {
 struct Parked {
     key: SessionKey,
     data: Box<SessionData>,
+    /// The bytes that the data take in the store.
+    bytes: usize,
     correlation: Option<String>,
     ttl: Duration,
 }
@@ -55,29 +57,42 @@ impl Played {
         })
     }
 
+    /// The bytes of the session that COMMIT registers.
+    pub(super) fn session_bytes(&self) -> usize {
+        self.parked.as_ref().map_or(0, |parked| parked.bytes)
+    }
+
     /// What the turn did, once it is committed.
     pub fn applied(&self) -> Applied {
         Applied {
             resumed: self.taken.is_some(),
             parked: self.parked.is_some(),
+            tenant_state_bytes: None,
         }
+    }
+
+    /// The text of all that it writes.
+    pub fn bytes(&self) -> u64 {
+        let replies = self.outbox.iter().map(|message| message.body.get().len());
+        let state = self.state_written.iter();
+        let state = state.map(|(_, value)| value.as_ref().map_or(0, String::len));
+        let session = self
+            .parked
+            .iter()
+            .map(|parked| parked.data.context_json.len());
+        replies.chain(state).chain(session).sum::<usize>() as u64
     }
 }
 
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
 /// state that it may read, asked for with BEGIN, costs no trip of its own; and whether it may reach outside.
-pub(super) fn foresee(registry: &Registry, activity: &Activity) -> (Vec<StateSlot>, bool) {
+pub(super) fn foresee(registry: &Registry, activity: &Activity) -> (Foreseen, bool) {
     let Some(Entry { pack, flow }) = registry.clear_entry(&activity.tenant, &activity.target)
     else {
-        return (Vec::new(), false);
+        return (Foreseen::default(), false);
     };
-    let keys = pack.program.state_keys(&flow).iter();
-    let slots = keys.map(|(flow, key)| StateSlot {
-        pack: pack.id,
-        flow: flow.clone(),
-        key: key.clone(),
-    });
-    (slots.collect(), pack.reaches_out(&flow))
+    let foreseen = Foreseen::of(&pack.program, pack.id, &flow);
+    (foreseen, pack.reaches_out(&flow))
 }
 
 /// The flow that a turn runs.
@@ -105,20 +120,20 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let Chosen {
             pack, run, found, ..
         } = chosen;
-        let mut state = StateReads::foreseen(&self.foreseen, &opening.state);
+        let limits = pack.program.limits().state;
+        let mut state = StateReads::new(limits, &self.foreseen.slots, &opening.state);
         let (wait, effects) = self.drive(&pack, run, &mut state).await?;
         let correlation =
             (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
             self.span.correlation(made);
         }
-        for line in &effects.logs {
-            tracing::info!(line = %line, "flow log");
-        }
+        flow_log::log(&effects.logs);
         let origin = Origin {
             activity: self.activity,
             pack: pack.id,
             trace: Some(&self.trace),
+            max_bytes: self.turns.config.bounds.commit_bytes,
         };
         let outbox = origin.messages(effects.replies, correlation.as_deref())?;
         let shadowed = FoundWait::shadows(found.as_ref(), opening.head.as_ref());
@@ -199,8 +214,16 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
                     run = asking;
-                    let reading = self.read_state(pack.id, flow, key, state);
-                    event = Event::State(Box::pin(reading).await?);
+                    let slot = StateSlot {
+                        pack: pack.id,
+                        flow,
+                        key,
+                    };
+                    let reading = self.read_state(slot, state);
+                    event = match Box::pin(reading).await? {
+                        Ok(stored) => Event::State(stored),
+                        Err(excess) => Event::StateRefused(excess),
+                    };
                 }
                 Step::Ask(mut asking, Ask::Component(invocation)) => {
                     let call = self.invoke(pack, invocation, &mut asking, state);
@@ -213,45 +236,6 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 }
             }
         }
-    }
-
-    pub(super) async fn read_state(
-        &self,
-        pack: PackId,
-        flow: FlowId,
-        key: String,
-        state: &mut StateReads,
-    ) -> Result<Option<Value>, TurnError> {
-        let slot = StateSlot { pack, flow, key };
-        let raw = match state.take_foreseen(&slot) {
-            Some(raw) => raw,
-            None => {
-                let (turns, slots) = (self.turns, std::slice::from_ref(&slot));
-                let read = || turns.store.read_state(self.activity, slots);
-                turns
-                    .outage
-                    .ride_out(&self.activity.tenant, Part::Store, read)
-                    .await?
-                    .into_iter()
-                    .next()
-                    .flatten()
-            }
-        };
-        let corrupt = |reason| StoreError::Corrupt {
-            what: format!("state `{}` of flow `{}`", slot.key, slot.flow),
-            reason,
-        };
-        // Another program may have written it, and deeper than a parked run could be read back with it.
-        if raw
-            .as_ref()
-            .is_some_and(|raw| too_deep_at(raw.as_bytes(), MAX_DEPTH).is_some())
-        {
-            return Err(corrupt(format!("it nests deeper than {MAX_DEPTH} levels")).into());
-        }
-        let value = raw.as_deref().map(serde_json::from_str).transpose();
-        let value = value.map_err(|error| corrupt(error.to_string()))?;
-        state.read.push((slot, raw));
-        Ok(value)
     }
 
     /// A wait needs to know where its answer will come from.
@@ -271,11 +255,13 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             trace: Some(self.trace.clone()),
             run,
         };
-        let data = session(self.activity, pack, wait, context)?;
+        let max_bytes = self.turns.config.bounds.session_bytes;
+        let (data, bytes) = session(self.activity, pack, wait, max_bytes, context)?;
         let key = correlation.clone();
         Ok(Parked {
             key: SessionKey::new(key.unwrap_or_else(|| self.turns.ids.uuid())),
             data: Box::new(data),
+            bytes,
             correlation,
             ttl: self.turns.config.wait_ttl,
         })
@@ -292,27 +278,4 @@ fn written(
         Ok((StateSlot { pack, flow, key }, value))
     };
     writes.into_iter().map(stored).collect()
-}
-
-/// The state that a turn has at hand, and what of it the flow has really read: COMMIT checks only that.
-pub struct StateReads {
-    foreseen: Vec<(StateSlot, Option<String>)>,
-    read: Vec<(StateSlot, Option<String>)>,
-}
-
-impl StateReads {
-    fn foreseen(slots: &[StateSlot], values: &[Option<String>]) -> Self {
-        Self {
-            foreseen: slots.iter().cloned().zip(values.iter().cloned()).collect(),
-            read: Vec::new(),
-        }
-    }
-
-    fn take_foreseen(&mut self, slot: &StateSlot) -> Option<Option<String>> {
-        let at = self
-            .foreseen
-            .iter()
-            .position(|(foreseen, _)| foreseen == slot)?;
-        Some(self.foreseen.swap_remove(at).1)
-    }
 }

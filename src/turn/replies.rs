@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 
+use super::bounds::reply_bytes;
 use super::envelope::{Content, Envelope};
+use super::failure::TurnError;
 use crate::flow::Reply;
 use crate::model::{
     Activity, Headers, Outbound, OutboundHeaders, PackId, TraceContext, apology_id, header,
@@ -18,6 +20,8 @@ pub struct Origin<'a> {
     pub pack: PackId,
     /// The turn's trace context.
     pub trace: Option<&'a TraceContext>,
+    /// The most bytes of all replies in the outbox.
+    pub max_bytes: usize,
 }
 
 impl Origin<'_> {
@@ -26,11 +30,24 @@ impl Origin<'_> {
         &self,
         replies: Vec<Reply>,
         correlation: Option<&str>,
-    ) -> Result<Vec<Outbound>, serde_json::Error> {
+    ) -> Result<Vec<Outbound>, TurnError> {
         let last = replies.len().saturating_sub(1);
-        let each = replies.into_iter().enumerate();
-        each.map(|(n, reply)| self.message(n, reply, correlation.filter(|_| n == last)))
-            .collect()
+        let mut messages = Vec::with_capacity(replies.len());
+        let mut bytes = 0;
+        for (n, reply) in replies.into_iter().enumerate() {
+            let message = self.message(n, reply, correlation.filter(|_| n == last))?;
+            bytes += reply_bytes(&message);
+            // Here, too, so that no more of them are made than can be stored.
+            if bytes > self.max_bytes {
+                return Err(TurnError::CommitTooLarge {
+                    bytes,
+                    limit: self.max_bytes,
+                    largest: "its replies",
+                });
+            }
+            messages.push(message);
+        }
+        Ok(messages)
     }
 
     fn message(
@@ -97,6 +114,7 @@ pub(super) mod tests {
             activity: &activity,
             pack,
             trace: None,
+            max_bytes: usize::MAX,
         };
         let flow = FlowId::new("main").unwrap();
         let replies = payloads.iter().map(|payload| Reply {

@@ -7,7 +7,7 @@ use greentic_worker::model::{Activity, Outbound};
 use greentic_worker::ports::{Begun, Claim, Committed, TurnStore};
 
 use super::talk::{
-    LEASE, Talk, Turn, WAIT, applied, begin, bodies, exclusive, found, ready, reply, slot,
+    LEASE, Talk, Turn, WAIT, applied, begin, bodies, exclusive, found, ready, reply, slot, stored,
 };
 use super::{Backend, DEDUPE_WINDOW};
 
@@ -50,7 +50,7 @@ pub async fn of_many_racing_turns_one_takes_a_wait(backend: &impl Backend) {
     let racing = turns.iter().zip(&activities);
     let answers = join_all(racing.map(|(turn, activity)| turn.commit(backend, activity))).await;
     let count = |is: fn(&Committed) -> bool| answers.iter().filter(|answer| is(answer)).count();
-    assert_eq!(count(|answer| matches!(answer, Committed::Done)), 1);
+    assert_eq!(count(|answer| matches!(answer, Committed::Done { .. })), 1);
     assert_eq!(
         count(|answer| matches!(answer, Committed::AlreadyApplied(_))),
         1
@@ -114,8 +114,8 @@ pub async fn a_conflict_leaves_nothing_behind(backend: &impl Backend) {
     second.conflicts(backend, &two).await;
 
     assert_eq!(applied(backend, &two).await, None);
-    let state = backend.store().read_state(&two, &[slot("visits")]).await;
-    assert_eq!(state.unwrap(), [None]);
+    let state = stored(backend, &two, &[slot("visits")]).await;
+    assert_eq!(state, [None]);
     assert_eq!(talk.head(backend).await.as_deref(), Some("w1"));
     let echoed = found(backend, &talk.echoes("k2", "asks")).await;
     assert_eq!(echoed.as_deref(), Some("w1"));
@@ -135,11 +135,8 @@ pub async fn an_activity_is_applied_once(backend: &impl Backend) {
     first.done(backend, &activity).await;
     check_already_applied(second.commit(backend, &activity).await, &[HI]);
 
-    let state = backend
-        .store()
-        .read_state(&activity, &[slot("visits")])
-        .await;
-    assert_eq!(state.unwrap(), [Some("1".to_owned())]);
+    let state = stored(backend, &activity, &[slot("visits")]).await;
+    assert_eq!(state, [Some("1".to_owned())]);
     assert_eq!(Talk::of(backend).head(backend).await, None);
 }
 

@@ -1,10 +1,10 @@
 //! No effect reaches another tenant, team, user, pack or flow.
 
 use greentic_worker::model::FlowId;
-use greentic_worker::ports::{Claim, StateSlot, TurnStore};
+use greentic_worker::ports::{Claim, StateSlot};
 
 use super::Backend;
-use super::talk::{Talk, Turn, applied, exclusive, found, pack, ready, slot};
+use super::talk::{Talk, Turn, applied, exclusive, found, pack, ready, slot, stored};
 
 /// Owners that differ from `ada` of `acme` in one thing.
 fn others(talk: &Talk) -> Vec<Talk> {
@@ -39,11 +39,8 @@ pub async fn state_is_each_owners_own(backend: &impl Backend) {
         .done(backend, &activity)
         .await;
     for other in others(&talk) {
-        let read = backend
-            .store()
-            .read_state(&other.says("2"), &[slot("a")])
-            .await;
-        assert_eq!(read.unwrap(), [None], "{other:?}");
+        let read = stored(backend, &other.says("2"), &[slot("a")]).await;
+        assert_eq!(read, [None], "{other:?}");
     }
     let strangers = [
         StateSlot {
@@ -56,8 +53,8 @@ pub async fn state_is_each_owners_own(backend: &impl Backend) {
         },
         slot("b"),
     ];
-    let read = backend.store().read_state(&activity, &strangers).await;
-    assert_eq!(read.unwrap(), [None, None, None]);
+    let read = stored(backend, &activity, &strangers).await;
+    assert_eq!(read, [None, None, None]);
 }
 
 /// A flow chooses its keys freely, and may choose what looks like a piece of another's.
@@ -80,20 +77,12 @@ pub async fn state_keys_reach_nowhere_else(backend: &impl Backend) {
     }
     turn.done(backend, &talk.says("1")).await;
     let slots: Vec<_> = keys.iter().map(|key| slot(key)).collect();
-    let read = backend
-        .store()
-        .read_state(&talk.says("2"), &slots)
-        .await
-        .unwrap();
+    let read = stored(backend, &talk.says("2"), &slots).await;
     for (i, value) in read.into_iter().enumerate() {
         assert_eq!(value, Some(i.to_string()), "{}", keys[i]);
     }
     let bob = talk.but(|t| t.user = "bob".to_owned());
-    let read = backend
-        .store()
-        .read_state(&bob.says("2"), &slots)
-        .await
-        .unwrap();
+    let read = stored(backend, &bob.says("2"), &slots).await;
     assert!(read.iter().all(Option::is_none), "{read:?}");
 }
 

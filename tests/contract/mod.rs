@@ -5,6 +5,7 @@
 mod atomicity;
 mod claims;
 mod isolation;
+mod quotas;
 mod state;
 pub mod talk;
 mod waits;
@@ -16,6 +17,7 @@ use greentic_worker::ports::TurnStore;
 pub use atomicity::*;
 pub use claims::*;
 pub use isolation::*;
+pub use quotas::*;
 pub use state::*;
 pub use waits::*;
 
@@ -97,6 +99,16 @@ macro_rules! turn_store_contract {
             state_that_was_not_read_does_not_conflict
             state_does_not_expire
             deleted_state_is_gone
+            a_value_that_is_too_large_is_not_read
+            // quotas
+            the_state_of_a_user_is_bounded
+            the_state_of_a_tenant_is_bounded
+            state_that_shrinks_is_never_refused
+            the_bytes_of_state_are_told
+            the_waits_of_a_user_are_bounded
+            waits_that_expired_do_not_count
+            a_refused_turn_changes_nothing
+            a_conflict_comes_before_a_quota
             // isolation
             waits_are_each_owners_own
             state_is_each_owners_own

@@ -7,7 +7,8 @@ use greentic_worker::model::{
     Activity, FlowId, FlowTarget, IdempotencyKey, Outbound, OutboundHeaders, PackId, ReplyScope,
 };
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Commit, Committed, Opening, Park, ParkedWait, StateSlot, Taken, TurnStore,
+    Begin, Begun, Claim, Commit, Committed, Opening, Park, ParkedWait, Quotas, Refused, StateSlot,
+    StoreError, StoredState, Taken, TurnStore,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +20,9 @@ pub const WAIT: Duration = Duration::from_secs(600);
 
 /// How long leases last, unless a case says otherwise.
 pub const LEASE: Duration = Duration::from_secs(30);
+
+/// The largest value of state that is read, unless a case says otherwise.
+pub const STATE_BYTES: usize = 10_000;
 
 /// Someone in a conversation.
 #[derive(Clone, Debug)]
@@ -72,6 +76,7 @@ impl Talk {
             session_id: "s".to_owned(),
             from: None,
             target: FlowTarget::default(),
+            caller: None,
             trace: None,
             payload: Value::Null.into(),
         }
@@ -133,8 +138,27 @@ pub async fn begin_with(
         claim,
         resume: true,
         state,
+        state_bytes: STATE_BYTES,
     };
     backend.store().begin(&begin).await.unwrap()
+}
+
+/// The state that is stored.
+pub async fn stored(
+    backend: &impl Backend,
+    activity: &Activity,
+    slots: &[StateSlot],
+) -> Vec<Option<String>> {
+    let mut values = Vec::new();
+    for slot in slots {
+        let read = backend.store().read_state(activity, slot, STATE_BYTES);
+        values.push(match read.await.unwrap() {
+            StoredState::Absent => None,
+            StoredState::Text(text) => Some(text),
+            StoredState::TooLarge => panic!("{slot:?} is too large"),
+        });
+    }
+    values
 }
 
 /// What a turn that may run starts from.
@@ -169,6 +193,7 @@ pub struct Turn {
     pub read: Vec<(StateSlot, Option<String>)>,
     pub written: Vec<(StateSlot, Option<String>)>,
     pub outbox: Vec<Outbound>,
+    pub quotas: Quotas,
 }
 
 /// What these cases keep in a session's `context_json`, which is the turn's own affair.
@@ -252,6 +277,15 @@ impl Turn {
 
     /// Commits.
     pub async fn commit(&self, backend: &impl Backend, activity: &Activity) -> Committed {
+        self.try_commit(backend, activity).await.unwrap()
+    }
+
+    /// Commits, which may fail.
+    pub async fn try_commit(
+        &self,
+        backend: &impl Backend,
+        activity: &Activity,
+    ) -> Result<Committed, StoreError> {
         let snapshot = self.taken.as_ref().map(snapshot).unwrap_or_default();
         let commit = Commit {
             activity,
@@ -274,14 +308,30 @@ impl Turn {
             state_read: &self.read,
             state_written: &self.written,
             outbox: &self.outbox,
+            quotas: self.quotas,
         };
-        backend.store().commit(&commit).await.unwrap()
+        backend.store().commit(&commit).await
     }
 
     /// Commits, which must succeed.
     pub async fn done(&self, backend: &impl Backend, activity: &Activity) {
         let answer = self.commit(backend, activity).await;
-        assert!(matches!(answer, Committed::Done), "{answer:?}");
+        assert!(matches!(answer, Committed::Done { .. }), "{answer:?}");
+    }
+
+    /// Within these quotas.
+    pub fn within(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
+    /// Commits, which must be refused; tells why.
+    pub async fn refused(&self, backend: &impl Backend, activity: &Activity) -> Refused {
+        let answer = self.commit(backend, activity).await;
+        let Committed::Refused(refused) = answer else {
+            panic!("{answer:?}")
+        };
+        refused
     }
 
     /// Commits, which must find that another turn came first.

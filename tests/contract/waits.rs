@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greentic_types::SessionKey;
-use greentic_worker::ports::{Begin, Begun, Claim, Commit, Park, StoreError, TurnStore};
+use greentic_worker::ports::{Begin, Begun, Claim, Commit, Park, Quotas, StoreError, TurnStore};
 
 use super::Backend;
 use super::talk::{Talk, Turn, WAIT, found, ready, session_data};
@@ -212,6 +212,7 @@ pub async fn a_turn_may_pass_over_what_waits(backend: &impl Backend) {
         claim: Claim::Optimistic,
         resume: false,
         state: &[],
+        state_bytes: 0,
     };
     let begun = backend.store().begin(&begin).await.unwrap();
     let Begun::Ready(opening) = begun else {
@@ -254,6 +255,7 @@ pub async fn a_wait_without_a_reply_scope_is_refused(backend: &impl Backend) {
         state_read: &[],
         state_written: &[],
         outbox: &[],
+        quotas: Quotas::default(),
     };
     let answer = backend.store().commit(&commit).await;
     assert!(

@@ -8,7 +8,7 @@ use greentic_worker::flow::{
     Ask, Context, Effects, Event, FlowError, Inventory, Limits, Program, Run, Snapshot, Step,
     advance,
 };
-use greentic_worker::model::{FlowId, Invocation, is_too_deep};
+use greentic_worker::model::{FlowId, Invocation, StateLimits, is_too_deep};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -20,6 +20,12 @@ const LIMITS: Limits = Limits {
     jumps: 3,
     calls: 4,
     rendered_bytes: 200_000,
+    replies: 300,
+    state: StateLimits {
+        keys: 300,
+        bytes: 200_000,
+        key_bytes: 20_000,
+    },
 };
 
 /// Texts of templates: good ones, near misses and nonsense.

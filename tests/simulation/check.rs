@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use greentic_worker::model::{Activity, HashedScope, IdempotencyKey, Outbound, TenantId, header};
-use greentic_worker::ports::{Begin, Begun, Claim, StateSlot, TurnStore};
+use greentic_worker::ports::{Begin, Begun, Claim, TurnStore};
 
 use super::net::Published;
 use super::run::Outcome;
@@ -65,7 +65,7 @@ impl<'a> Findings<'a> {
         };
         let leased = self.log.iter().filter(leased).count();
         self.expect(leased == 0, || format!("{leased} leases are left"));
-        self.wrong.extend(self.outcome.store.over_a_lease());
+        self.wrong.extend(self.outcome.store.not_allowed());
     }
 
     /// Each activity is applied once, or it is in the dead letters.
@@ -146,6 +146,9 @@ impl<'a> Findings<'a> {
                     (Kind::Broken, "node_input_invalid")
                     | (Kind::Unreadable, "unreadable_body") => true,
                     (Kind::Plain | Kind::Broken | Kind::Poison, "attempts_exhausted") => exhausted,
+                    (Kind::Plain | Kind::Poison, "wait_limit") => {
+                        self.outcome.store.was_refused(&sent.tenant, &sent.key)
+                    }
                     _ => false,
                 };
                 self.expect(right, || {
@@ -255,7 +258,7 @@ impl<'a> Findings<'a> {
     /// The same activities, one after the other in the order of their commits, in a world without faults: every turn
     /// finds, says and leaves the same.
     async fn equals_a_serial_run(&mut self) {
-        let mut serial = Serial::new();
+        let mut serial = Serial::new(self.outcome.world.plan.waits_per_user);
         for entry in &self.log {
             let replayed = serial.replay(entry).await;
             if let Err(why) = replayed {
@@ -274,16 +277,13 @@ impl<'a> Findings<'a> {
         let mut wrong = Vec::new();
         for entry in &self.log {
             let written = entry.change.state_written.iter();
-            let slots: Vec<StateSlot> = written.map(|(slot, _)| slot.clone()).collect();
-            let ours = at_once(
-                self.outcome
-                    .store
-                    .memory
-                    .read_state(&entry.activity, &slots),
-            );
-            let theirs = at_once(serial.store.memory.read_state(&entry.activity, &slots));
-            if ours.as_ref().ok() != theirs.as_ref().ok() {
-                wrong.push(format!("state differs: {ours:?}, serially {theirs:?}"));
+            for (slot, _) in written {
+                let (ours, theirs) = (&self.outcome.store.memory, &serial.store.memory);
+                let ours = at_once(ours.read_state(&entry.activity, slot, usize::MAX)).ok();
+                let theirs = at_once(theirs.read_state(&entry.activity, slot, usize::MAX)).ok();
+                if ours != theirs {
+                    wrong.push(format!("state differs: {ours:?}, serially {theirs:?}"));
+                }
             }
         }
         self.wrong.append(&mut wrong);
@@ -329,6 +329,7 @@ fn look<C: greentic_worker::ports::Clock + Clone>(store: &Store<C>, activity: &A
         claim: Claim::Optimistic,
         resume: true,
         state: &[],
+        state_bytes: 0,
     };
     at_once(store.memory.begin(&begin)).expect("memory is never away")
 }

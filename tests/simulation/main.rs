@@ -146,6 +146,7 @@ fn the_seeds_are_not_idle() {
     }
     for what in [
         "workers died",
+        "commits over a quota",
         "workers stood still",
         "requests lost",
         "requests late",

@@ -183,13 +183,14 @@ impl Workplace {
         };
         let world = Arc::clone(&self.world);
         let clock = Arc::new(SimClock(Arc::clone(&world)));
-        let turns = turns(
+        let mut turns = turns(
             Arc::new(store),
             port(),
             &self.registry,
             clock,
             Arc::new(SimIds(Arc::clone(&world))),
         );
+        turns.config.bounds.quotas.waits_per_user = world.plan.waits_per_user;
         let tenants = TENANTS.map(|tenant| (TenantId::new(tenant).expect("a tenant"), 8));
         let config = worker::Config {
             slots: 8,
@@ -232,6 +233,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
             turn_timeout: Duration::from_secs(10),
             lease_ttl: LEASE,
             wait_ttl: WAIT_TTL,
+            bounds: turn::Bounds::default(),
         },
     }
 }

@@ -34,17 +34,18 @@ pub struct Serial {
 }
 
 impl Serial {
-    pub fn new() -> Self {
+    pub fn new(waits_per_user: u32) -> Self {
         let clock = Hands(Arc::new(Mutex::new(OffsetDateTime::UNIX_EPOCH)));
         let store = Store::new(clock.clone());
         let ids = Arc::new(Counted(AtomicU64::new(0)));
-        let turns = turns(
+        let mut turns = turns(
             Arc::clone(&store),
             Nowhere,
             registry(),
             Arc::new(clock.clone()),
             ids,
         );
+        turns.config.bounds.quotas.waits_per_user = waits_per_user;
         Self {
             store,
             turns,

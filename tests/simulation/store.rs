@@ -1,6 +1,6 @@
 //! The turn store: the in-memory one behind a wire, with a log of everything that was committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use greentic_types::{SessionData, SessionKey};
 use greentic_worker::adapters::memory::MemoryStore;
 use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, UserId};
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Park, StateSlot, StoreError, Taken, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Park, Quotas, Refused, StateSlot, StoreError,
+    StoredState, Taken, TurnStore,
 };
 use time::OffsetDateTime;
 
@@ -23,8 +24,10 @@ pub struct Store<C> {
     log: Mutex<Vec<Arc<Entry>>>,
     claims: Mutex<BTreeMap<(TenantId, IdempotencyKey), Claims>>,
     leases: Mutex<BTreeMap<Conversation, Lease>>,
-    /// Commits that went through although another turn held the conversation.
-    over_a_lease: Mutex<Vec<String>>,
+    /// Commits that went through although another turn held the conversation, or a quota was used up.
+    not_allowed: Mutex<Vec<String>>,
+    /// Activities whose commit was refused for good reason.
+    refused: Mutex<BTreeSet<(TenantId, IdempotencyKey)>>,
 }
 
 /// How often an activity was claimed: once by each holder, and once more when its lease had run out.
@@ -60,6 +63,7 @@ pub struct Change {
     pub state_read: Vec<(StateSlot, Option<String>)>,
     pub state_written: Vec<(StateSlot, Option<String>)>,
     pub outbox: Vec<Outbound>,
+    pub quotas: Quotas,
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +89,8 @@ impl<C: Clock + Clone> Store<C> {
             log: Mutex::default(),
             claims: Mutex::default(),
             leases: Mutex::default(),
-            over_a_lease: Mutex::default(),
+            not_allowed: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -121,8 +126,10 @@ impl<C: Clock + Clone> Store<C> {
     }
 
     fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
+        // Told before the commit, which may take one and adds one.
+        let full = self.open_waits(commit) >= commit.quotas.waits_per_user as usize;
         let committed = at_once(self.memory.commit(commit))?;
-        if matches!(committed, Committed::Done) {
+        if matches!(committed, Committed::Done { .. }) {
             self.free_lease(commit);
             let entry = Entry {
                 at: self.clock.now(),
@@ -131,11 +138,48 @@ impl<C: Clock + Clone> Store<C> {
             };
             locked(&self.log).push(Arc::new(entry));
         }
+        let (activity, key) = (commit.activity, &commit.activity.key);
+        match &committed {
+            Committed::Refused(Refused::Waits) if full => {
+                locked(&self.refused).insert((activity.tenant.clone(), key.clone()));
+            }
+            Committed::Done { .. } if full && commit.park.is_some() => {
+                locked(&self.not_allowed).push(format!("{key} was committed over a quota"));
+            }
+            Committed::Refused(_)
+            | Committed::Done { .. }
+            | Committed::AlreadyApplied(_)
+            | Committed::Conflict => {}
+        }
         Ok(committed)
     }
 }
 
 impl<C: Clock> Store<C> {
+    /// Whether the commit of an activity was refused, and had to be.
+    pub fn was_refused(&self, tenant: &TenantId, key: &IdempotencyKey) -> bool {
+        locked(&self.refused).contains(&(tenant.clone(), key.clone()))
+    }
+
+    /// The open waits of a commit's user but for the one that it takes, as told from the log.
+    fn open_waits(&self, commit: &Commit<'_>) -> usize {
+        let (log, now) = (locked(&self.log), self.clock.now());
+        let whose = |activity: &Activity| (activity.tenant.clone(), activity.user.clone());
+        let taken: BTreeSet<_> = log
+            .iter()
+            .filter_map(|entry| Some(entry.change.taken.as_ref()?.key.as_str()))
+            .chain(commit.taken.map(|taken| taken.key.as_str()))
+            .collect();
+        let open = log.iter().filter(|entry| {
+            let park = entry.change.park.as_ref();
+            whose(&entry.activity) == whose(commit.activity)
+                && park.is_some_and(|park| {
+                    entry.at + park.ttl > now && !taken.contains(park.key.as_str())
+                })
+        });
+        open.count()
+    }
+
     /// A commit frees the lease; none goes through while another turn has one.
     fn free_lease(&self, commit: &Commit<'_>) {
         let activity = commit.activity;
@@ -145,7 +189,7 @@ impl<C: Clock> Store<C> {
         };
         if commit.lease != Some(lease.token.as_str()) {
             let key = &activity.key;
-            locked(&self.over_a_lease).push(format!("{key} was committed over another's lease"));
+            locked(&self.not_allowed).push(format!("{key} was committed over another's lease"));
         }
     }
 
@@ -179,9 +223,9 @@ impl<C: Clock> Store<C> {
         withdrawn
     }
 
-    /// Commits that went through although another turn held the conversation.
-    pub fn over_a_lease(&self) -> Vec<String> {
-        locked(&self.over_a_lease).clone()
+    /// Commits that went through although another turn held the conversation, or a quota was used up.
+    pub fn not_allowed(&self) -> Vec<String> {
+        locked(&self.not_allowed).clone()
     }
 }
 
@@ -213,6 +257,7 @@ impl Change {
             state_read: commit.state_read.to_vec(),
             state_written: commit.state_written.to_vec(),
             outbox: commit.outbox.to_vec(),
+            quotas: commit.quotas,
         }
     }
 
@@ -235,6 +280,7 @@ impl Change {
             state_read: &self.state_read,
             state_written: &self.state_written,
             outbox: &self.outbox,
+            quotas: self.quotas,
         }
     }
 }
@@ -248,9 +294,10 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
-        self.memory.read_state(activity, slots).await
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
+        self.memory.read_state(activity, slot, max_bytes).await
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
@@ -312,6 +359,7 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
             Claim::Exclusive { token, ttl } => Some((token.to_owned(), ttl)),
         };
         let (resume, state) = (begin.resume, begin.state.to_vec());
+        let state_bytes = begin.state_bytes;
         let effect =
             move |store: &Store<C>| {
                 store.begin(&Begin {
@@ -321,6 +369,7 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
                     }),
                     resume,
                     state: &state,
+                    state_bytes,
                 })
             };
         let begun = self.call("begin", effect).await?;
@@ -347,15 +396,16 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
         // The flow that poison starts asks for state first, so this is where it kills.
         if activity.key.as_str().starts_with("poison") {
             self.process.die("of what it runs");
         }
-        let (activity, slots) = (activity.clone(), slots.to_vec());
+        let (activity, slot) = (activity.clone(), slot.clone());
         self.call("read state", move |store| {
-            at_once(store.memory.read_state(&activity, &slots))
+            at_once(store.memory.read_state(&activity, &slot, max_bytes))
         })
         .await
     }
@@ -367,15 +417,17 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
             move |store: &Store<C>| store.commit(&change.borrow(&activity, lease.as_deref()));
         let committed = self.call("commit", effect).await?;
         let answer = match &committed {
-            Committed::Done => "done",
+            Committed::Done { .. } => "done",
             Committed::AlreadyApplied(_) => "already applied",
             Committed::Conflict => "conflict",
+            Committed::Refused(_) => "refused",
         };
         self.note("commit", commit.activity, answer);
         self.process.world.count(match &committed {
-            Committed::Done => "commits",
+            Committed::Done { .. } => "commits",
             Committed::AlreadyApplied(_) => "commits that were applied",
             Committed::Conflict => "commits in conflict",
+            Committed::Refused(_) => "commits over a quota",
         });
         Ok(committed)
     }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use greentic_worker::ports::{Clock, NewId};
+use greentic_worker::ports::{Clock, NewId, Quotas};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -70,6 +70,8 @@ pub struct Plan {
     pub poison: u32,
     /// A message fails in its flow, or is none.
     pub broken: u32,
+    /// Open waits that a user may have.
+    pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
     pub refused: Option<Refused>,
 }
@@ -106,6 +108,7 @@ impl Plan {
             tenants: rng.usize(1..=2),
             calm,
             refused: None,
+            waits_per_user: Quotas::default().waits_per_user,
         }
     }
 
@@ -144,6 +147,7 @@ impl Plan {
             poison: 150,
             broken: 0,
             refused: None,
+            waits_per_user: self.waits_per_user,
         };
     }
 
@@ -159,8 +163,12 @@ impl World {
         fastrand::seed(seed);
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
-        if seed % 16 == 15 {
+        if seed % 16 == 12 {
             plan.refusal();
+        }
+        if seed % 8 == 7 {
+            // Fewer than users open.
+            plan.waits_per_user = 1;
         }
         change(&mut plan);
         Self {

@@ -19,7 +19,7 @@ const SECRETS: Declared = Declared {
     state_read: false,
     state_write: false,
 };
-const HTTP: Declared = Declared {
+pub(super) const HTTP: Declared = Declared {
     http: true,
     secrets: false,
     state_read: false,
@@ -27,12 +27,12 @@ const HTTP: Declared = Declared {
 };
 
 #[track_caller]
-fn check(answer: Result<Value, ComponentError>, expected: Value) {
+pub(super) fn check(answer: Result<Value, ComponentError>, expected: Value) {
     assert_eq!(answer.unwrap(), expected);
 }
 
 #[track_caller]
-fn check_error(answer: Result<Value, ComponentError>, code: &str) {
+pub(super) fn check_error(answer: Result<Value, ComponentError>, code: &str) {
     let answer = answer.unwrap();
     assert_eq!(answer["error"]["code"], code, "{answer}");
 }
@@ -90,14 +90,60 @@ async fn state_that_is_not_declared_or_anothers_is_refused() {
 
 #[tokio::test]
 async fn state_beyond_the_limit_is_refused() {
-    let small = Config {
-        output_bytes: 50.try_into().unwrap(),
-        ..config()
+    let text = |len: usize| json!(format!("\"{}\"", "x".repeat(len)));
+    for (limits, len) in [
+        (
+            StateLimits {
+                bytes: 356,
+                ..StateLimits::default()
+            },
+            100,
+        ),
+        (
+            StateLimits {
+                bytes: 20,
+                ..StateLimits::default()
+            },
+            30,
+        ),
+        (
+            StateLimits {
+                keys: 0,
+                ..StateLimits::default()
+            },
+            1,
+        ),
+        (
+            StateLimits {
+                key_bytes: 0,
+                ..StateLimits::default()
+            },
+            1,
+        ),
+    ] {
+        let mut bench = Bench::new("state").granted(STATE, &[]).within(limits);
+        check_error(bench.run("write", text(len)).await, "too-large");
+        assert!(bench.state.is_empty());
+    }
+    let enough = StateLimits {
+        bytes: 359,
+        keys: 1,
+        key_bytes: 1,
     };
-    let mut bench = Bench::with("state", &small).granted(STATE, &[]);
-    let long = format!("\"{}\"", "x".repeat(100));
-    check_error(bench.run("write", json!(long)).await, "too-large");
-    assert!(bench.state.is_empty());
+    let mut bench = Bench::new("state").granted(STATE, &[]).within(enough);
+    bench.run("write", text(100)).await.unwrap();
+    assert_eq!(bench.state["k"], json!("x".repeat(100)));
+}
+
+#[tokio::test]
+async fn a_key_that_is_too_long_reaches_nobody() {
+    let limits = StateLimits {
+        key_bytes: 0,
+        ..StateLimits::default()
+    };
+    let mut bench = Bench::new("state").granted(STATE, &[]).within(limits);
+    check_error(bench.run("read", json!("")).await, "too-large");
+    assert!(bench.asked.is_empty(), "{:?}", bench.asked);
 }
 
 #[tokio::test]
@@ -126,7 +172,7 @@ async fn settings_of_the_pack_are_read_and_tokens_are_not_to_be_had() {
 }
 
 /// A server of one page that remembers what it was asked.
-async fn server(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn server(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -144,7 +190,7 @@ async fn server(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     (address, asked)
 }
 
-fn http(allow: &[&str]) -> Config {
+pub(super) fn http(allow: &[&str]) -> Config {
     Config {
         http: HttpConfig {
             allow: allow.iter().map(|host| host.parse().unwrap()).collect(),
@@ -155,7 +201,8 @@ fn http(allow: &[&str]) -> Config {
     }
 }
 
-const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{\"hi\":1}";
+pub(super) const PAGE: &str =
+    "HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{\"hi\":1}";
 
 #[tokio::test]
 async fn an_allowed_host_is_reached_with_a_key_that_every_attempt_has_in_common() {

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+use crate::model::StateExcess;
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Running};
 
 /// Components that a function plays: it is told the call and what the call has read so far, and says what comes next.
@@ -72,7 +73,9 @@ impl Running for Played {
         }
     }
 
-    fn answer(&mut self, stored: Option<Value>) {
-        self.read.push(stored);
+    fn answer(&mut self, stored: Result<Option<Arc<Value>>, StateExcess>) {
+        // What it may not read is as good as absent to it.
+        let stored = stored.ok().flatten();
+        self.read.push(stored.map(Arc::unwrap_or_clone));
     }
 }

@@ -8,9 +8,12 @@ use greentic_types::ReplyScope;
 use time::OffsetDateTime;
 
 use super::waits::Waits;
-use crate::model::{Activity, EnvId, IdempotencyKey, Outbound, TeamId, TenantId, UserId};
+use crate::model::{
+    Activity, EnvId, IdempotencyKey, Outbound, STATE_KEY_OVERHEAD, TeamId, TenantId, UserId,
+};
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Opening, StateSlot, StoreError, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Opening, Refused, StateSlot, StoreError,
+    StoredState, TurnStore,
 };
 
 /// Sessions, state and the record of what was applied, in memory.
@@ -117,17 +120,18 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
             wait,
             head,
             claims,
-            state: tables.read(activity, begin.state),
+            state: tables.read_all(begin),
         }))
     }
 
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
         let (tables, _) = self.open()?;
-        Ok(tables.read(activity, slots))
+        Ok(tables.read(&owner(activity), slot, max_bytes))
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
@@ -139,6 +143,10 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         if !tables.are_as_read(commit)? {
             return Ok(Committed::Conflict);
         }
+        let used = match tables.use_of_quotas(commit) {
+            Ok(used) => used,
+            Err(refused) => return Ok(Committed::Refused(refused)),
+        };
         if let Some(taken) = &commit.taken {
             tables.waits.clear(taken)?;
         }
@@ -156,7 +164,9 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         tables.applied.insert(name(activity), record);
         tables.leases.remove(&lease_name(activity));
         tables.claims.remove(&name(activity));
-        Ok(Committed::Done)
+        Ok(Committed::Done {
+            tenant_state_bytes: used,
+        })
     }
 
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
@@ -208,12 +218,64 @@ impl Tables {
         is_ours
     }
 
-    fn read(&self, activity: &Activity, slots: &[StateSlot]) -> Vec<Option<String>> {
-        let owner = owner(activity);
-        slots
-            .iter()
-            .map(|slot| self.state.get(&(owner.clone(), slot.clone())).cloned())
+    fn read_all(&self, begin: &Begin<'_>) -> Vec<StoredState> {
+        let owner = owner(begin.activity);
+        let each = begin.state.iter();
+        each.map(|slot| self.read(&owner, slot, begin.state_bytes))
             .collect()
+    }
+
+    fn read(&self, owner: &Owner, slot: &StateSlot, max_bytes: usize) -> StoredState {
+        match self.state.get(&(owner.clone(), slot.clone())) {
+            None => StoredState::Absent,
+            Some(text) if text.len() > max_bytes => StoredState::TooLarge,
+            Some(text) => StoredState::Text(text.clone()),
+        }
+    }
+
+    /// The bytes of state that the tenant has after a commit that changes them, if that is within the quotas.
+    fn use_of_quotas(&self, commit: &Commit<'_>) -> Result<Option<u64>, Refused> {
+        let (owner, quotas) = (owner(commit.activity), commit.quotas);
+        let used = (!commit.state_written.is_empty()).then(|| self.state_bytes(commit, &owner));
+        if let Some((change, user, tenant)) = used
+            && change > 0
+        {
+            if user + change > i128::from(quotas.user_state_bytes) {
+                let used = unsigned(user);
+                return Err(Refused::UserState { used });
+            }
+            if tenant + change > i128::from(quotas.tenant_state_bytes) {
+                let used = unsigned(tenant);
+                return Err(Refused::TenantState { used });
+            }
+        }
+        if commit.park.is_some() {
+            let taken = commit.taken.map(|taken| taken.key);
+            if self.waits.open(commit.activity, taken) >= quotas.waits_per_user as usize {
+                return Err(Refused::Waits);
+            }
+        }
+        Ok(used.map(|(change, _, tenant)| unsigned(tenant + change)))
+    }
+
+    /// By how many bytes a commit changes the state, and how many the user and the tenant have before it.
+    fn state_bytes(&self, commit: &Commit<'_>, owner: &Owner) -> (i128, i128, i128) {
+        let written = commit.state_written.iter().map(|(slot, value)| {
+            let before = self.state.get(&(owner.clone(), slot.clone()));
+            let bytes = |value: &String| stored_bytes(owner, slot, value);
+            value.as_ref().map_or(0, bytes) - before.map_or(0, bytes)
+        });
+        let (mut user, mut tenant) = (0, 0);
+        for ((whose, slot), value) in &self.state {
+            let bytes = stored_bytes(whose, slot, value);
+            if whose == owner {
+                user += bytes;
+            }
+            if (&whose.0, &whose.1) == (&owner.0, &owner.1) {
+                tenant += bytes;
+            }
+        }
+        (written.sum(), user, tenant)
     }
 
     /// Whether the lease is ours, or nobody's, and everything that the turn has read is unchanged.
@@ -238,6 +300,26 @@ impl Tables {
             .iter()
             .all(|(slot, value)| self.state.get(&(owner.clone(), slot.clone())) == value.as_ref()))
     }
+}
+
+/// The bytes that a value counts: its own, those of the name that Redis has for it, and its place.
+fn stored_bytes((env, tenant, team, user): &Owner, slot: &StateSlot, value: &str) -> i128 {
+    const FIXED: usize = "greentic:state::::pack//flow//user/:".len();
+    let (env, tenant, user) = (
+        env.as_str().len(),
+        tenant.as_str().len(),
+        user.as_str().len(),
+    );
+    let team = team.as_ref().map_or(0, |team| team.as_str().len() + 1);
+    let pack = slot.pack.stored().to_string().len();
+    let name =
+        FIXED + env + tenant + team + 2 * user + pack + slot.flow.as_str().len() + slot.key.len();
+    let bytes = value.len() + name + STATE_KEY_OVERHEAD;
+    i128::try_from(bytes).unwrap_or(i128::MAX)
+}
+
+fn unsigned(bytes: i128) -> u64 {
+    u64::try_from(bytes.max(0)).unwrap_or(u64::MAX)
 }
 
 fn name(activity: &Activity) -> ActivityName {

@@ -61,6 +61,20 @@ impl Waits {
         self.parked.contains_key(key)
     }
 
+    /// How many waits a user has, but for this one.
+    pub fn open(&self, activity: &Activity, taken: Option<&SessionKey>) -> usize {
+        let owner = |of: &Activity| {
+            let (env, tenant) = (of.env.clone(), of.tenant.clone());
+            (env, tenant, of.team.clone(), of.user.clone())
+        };
+        let whose = owner(activity);
+        let theirs = self
+            .parked
+            .iter()
+            .filter(|(key, parked)| owner(&parked.activity) == whose && Some(*key) != taken);
+        theirs.count()
+    }
+
     /// Clears a wait; the first of those it had pushed aside becomes the latest of its conversation again.
     pub fn clear(&mut self, taken: &Taken<'_>) -> Result<(), StoreError> {
         let Some(parked) = self.parked.remove(taken.key) else {

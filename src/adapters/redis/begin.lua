@@ -2,7 +2,7 @@
 -- waits there? Takes the lease and counts the claim.
 
 local applied, lease, claims = KEYS[1], KEYS[2], KEYS[3]
-local token, lease_ms, claims_ms, session_prefix, resume, pointers = unpack(ARGV)
+local token, lease_ms, claims_ms, session_prefix, resume, pointers, state_end = unpack(ARGV)
 -- Pointers, in the order of the look-up, the base scope's last; none without a reply scope. After them, state.
 local last_pointer = 3 + pointers
 
@@ -40,5 +40,9 @@ for i = 4, last_pointer do
   end
 end
 
-local state = #KEYS > last_pointer and redis.call('MGET', unpack(KEYS, last_pointer + 1)) or {}
+-- The beginning of each value: another program may have stored more than a turn takes. An empty text is no value.
+local state = {}
+for i = last_pointer + 1, #KEYS do
+  state[#state + 1] = redis.call('GETRANGE', KEYS[i], 0, state_end)
+end
 return {'ready', count, head, waits, state}

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use greentic_types::{SessionData, SessionKey};
-use redis::{Cmd, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
 use super::keys::{Key, Keys};
 use super::link::{Link, store_error};
 use super::script::{Call, Script};
 use super::store::{Parts, corrupt, millis, outbox, texts};
 use crate::model::Activity;
-use crate::ports::{Begin, Begun, Opening, ParkedWait, StoreError};
+use crate::ports::{Begin, Begun, Opening, ParkedWait, StateSlot, StoreError, StoredState};
 
 /// How long a session key of ours is. An echo is a stranger's text, and none that is longer goes into a key.
 const UUID: usize = 36;
@@ -22,17 +22,14 @@ pub async fn look(link: &Link, keys: &Keys<'_>, begin: &Begin<'_>) -> Result<Beg
     let pointers = pointers(keys);
     let echoed = begin.activity.correlation();
     let echoed = echoed.filter(|echo| begin.resume && echo.len() <= UUID);
-    let mut command = Cmd::with_capacity(6 + begin.state.len(), 512);
+    let mut command = Cmd::with_capacity(6, 512);
     command
         .arg("MGET")
         .arg(keys.applied())
         .arg(keys.lease())
         .arg(&pointers)
         .arg(echoed.map(|session| keys.session(session)));
-    for slot in begin.state {
-        command.arg(keys.state(slot));
-    }
-    let values: Vec<Option<Vec<u8>>> = link.query(&command).await.map_err(store_error)?;
+    let (values, state) = ask(link, keys, command, begin).await.map_err(store_error)?;
     let mut values = values.into_iter();
     let (applied, lease) = (values.next().flatten(), values.next().flatten());
     if let Some(record) = applied {
@@ -48,13 +45,58 @@ pub async fn look(link: &Link, keys: &Keys<'_>, begin: &Begin<'_>) -> Result<Beg
     Ok(Begun::Ready(Opening {
         claims: 0,
         head: named.last().cloned().flatten().map(SessionKey),
-        state: texts("state", values)?,
+        state: stored(state, begin.state_bytes)?,
         wait: if begin.resume {
             first_named(link, keys, named, at_hand).await?
         } else {
             None
         },
     }))
+}
+
+/// Runs a command, in the same trip as the beginnings of the values of state that BEGIN is to bring.
+async fn ask(
+    link: &Link,
+    keys: &Keys<'_>,
+    command: Cmd,
+    begin: &Begin<'_>,
+) -> RedisResult<(Vec<Option<Vec<u8>>>, Vec<Vec<u8>>)> {
+    if begin.state.is_empty() {
+        return Ok((link.query(&command).await?, Vec::new()));
+    }
+    let mut commands = Pipeline::with_capacity(1 + begin.state.len());
+    commands.add_command(command);
+    for slot in begin.state {
+        commands.add_command(beginning(keys, slot, begin.state_bytes));
+    }
+    let mut answers = link.query_all::<Vec<Value>>(&commands).await?.into_iter();
+    let values = Vec::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
+    let state = answers.map(Vec::from_redis_value).collect::<Result<_, _>>();
+    Ok((values, state?))
+}
+
+/// Asks for the beginning of a value of state: another program may have stored more than a turn takes.
+pub fn beginning(keys: &Keys<'_>, slot: &StateSlot, max_bytes: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(4, 256);
+    // One byte more tells that it is larger.
+    command.arg("GETRANGE").arg(keys.state(slot));
+    command.arg(0).arg(max_bytes);
+    command
+}
+
+/// The values of which these are the beginnings. An empty text is no JSON, and is no value.
+pub fn stored(
+    beginnings: impl IntoIterator<Item = Vec<u8>>,
+    max_bytes: usize,
+) -> Result<Vec<StoredState>, StoreError> {
+    let each = beginnings.into_iter().map(|bytes| match bytes.len() {
+        0 => Ok(StoredState::Absent),
+        len if len > max_bytes => Ok(StoredState::TooLarge),
+        _ => Ok(StoredState::Text(
+            String::from_utf8(bytes).map_err(|error| corrupt("state", &error))?,
+        )),
+    });
+    each.collect()
 }
 
 /// The first wait that a pointer names, from what is at hand or from Redis. A pointer whose session is gone is no wait.
@@ -105,12 +147,13 @@ pub fn claim<'s>(
         .arg(millis(dedupe_window))
         .arg(keys.session_prefix())
         .arg(u8::from(begin.resume))
-        .arg(pointers.len());
+        .arg(pointers.len())
+        .arg(begin.state_bytes);
     call
 }
 
 /// What the script says it found.
-pub fn claimed(answer: Value, activity: &Activity) -> Result<Begun, StoreError> {
+pub fn claimed(answer: Value, begin: &Begin<'_>) -> Result<Begun, StoreError> {
     let mut parts = Parts::of(answer)?;
     match parts.next::<String>()?.as_str() {
         "applied" => Ok(Begun::Applied(outbox(&parts.next::<Vec<u8>>()?)?)),
@@ -118,8 +161,8 @@ pub fn claimed(answer: Value, activity: &Activity) -> Result<Begun, StoreError> 
         _ => Ok(Begun::Ready(Opening {
             claims: parts.next()?,
             head: parts.next::<Option<String>>()?.map(SessionKey),
-            wait: first_own(parts.next()?, activity)?,
-            state: texts("state", parts.next::<Vec<_>>()?)?,
+            wait: first_own(parts.next()?, begin.activity)?,
+            state: stored(parts.next::<Vec<_>>()?, begin.state_bytes)?,
         })),
     }
 }

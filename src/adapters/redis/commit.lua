@@ -8,20 +8,23 @@
 
 -- An empty text stands for "none" throughout.
 local applied, lease, user_waits = KEYS[1], KEYS[2], KEYS[3]
-local outbox, dedupe_ms, token, session_prefix, head, taken, park, park_data, park_ms = unpack(ARGV, 1, 9)
-local bases, pointers, shadowed, correlated, reads, writes = unpack(ARGV, 10, 15) -- how many there are of each
+local outbox, dedupe_ms, token, session_prefix, head, taken, park, park_data, park_ms, most_waits = unpack(ARGV, 1, 10)
+local bases, pointers, shadowed, correlated, reads, writes = unpack(ARGV, 11, 16) -- how many there are of each
 
 -- The lists are one after the other, in KEYS: the base scope's pointer, others to the taken session, the one to the new
--- session by its correlation, state that was read, state to write, and with a lease the claims. In ARGV: the sessions that the
--- taken one had pushed aside, the values that were read, those to write.
+-- session by its correlation, state that was read, state to write, with state to write the bytes of the user's and the
+-- tenant's state, and with a lease the claims. In ARGV: the sessions that the taken one had pushed aside, the values that
+-- were read, those to write, with values to write the user's quota, the tenant's, and what each key counts.
 local base = bases == '1' and KEYS[4]
 local first_pointer = 4 + bases
 local first_correlated = first_pointer + pointers
 local first_read = first_correlated + correlated
 local first_write = first_read + reads
-local first_shadowed = 16
+local first_counter = first_write + writes
+local first_shadowed = 17
 local first_read_value = first_shadowed + shadowed
 local first_write_value = first_read_value + reads
+local first_quota = first_write_value + writes
 
 local call = redis.call
 local function exists(session) return call('EXISTS', session_prefix .. session) == 1 end
@@ -52,7 +55,42 @@ if base and taken ~= '' and head == taken then
   end
 end
 
--- The writes.
+-- The bytes of state of the user and of the tenant, as they will be: a turn that makes them more must stay in the quotas.
+local used = {}
+if first_counter > first_write then
+  local each, change = tonumber(ARGV[first_quota + 2]), 0
+  for i = 0, writes - 1 do
+    local name, value = KEYS[first_write + i], ARGV[first_write_value + i]
+    local bytes = call('STRLEN', name)
+    if bytes > 0 then change = change - bytes - #name - each end
+    if value ~= '' then change = change + #value + #name + each end
+  end
+  for i = 0, 1 do
+    local bytes = tonumber(call('GET', KEYS[first_counter + i]) or 0) or 0
+    if change > 0 and bytes + change > tonumber(ARGV[first_quota + i]) then
+      return {'refused', i == 0 and 'user_state' or 'tenant_state', bytes}
+    end
+    used[i] = math.max(bytes + change, 0)
+  end
+end
+
+-- The open waits of the user. Those that expired are still in the set, so a set that is full is looked through, and they
+-- leave it whatever becomes of the turn.
+local members = 0
+if park ~= '' then
+  members, most_waits = call('SCARD', user_waits), tonumber(most_waits)
+  if members >= most_waits then
+    local open = 0
+    for _, session in ipairs(call('SRANDMEMBER', user_waits, 2 * most_waits)) do
+      if session ~= taken then
+        if exists(session) then open = open + 1 else call('SREM', user_waits, session) end
+      end
+    end
+    if open >= most_waits then return {'refused', 'waits'} end
+  end
+end
+
+-- The writes. What begins with a deletion is let through by a server whose memory is full.
 
 if taken ~= '' then
   call('SREM', user_waits, taken)
@@ -66,8 +104,8 @@ if park ~= '' then
   call('SET', session_prefix .. park, park_data, 'PX', park_ms)
   call('SET', base, park, 'PX', park_ms)
   if correlated == '1' then call('SET', KEYS[first_correlated], park, 'PX', park_ms) end
-  -- Waits that expired are still in the set. Sampling a few each time keeps their number from growing for ever.
-  if lasts_ms ~= -2 and call('SCARD', user_waits) > 8 then
+  -- Waits that expired are still in the set. Sampling a few each time keeps them few where it is not full.
+  if members > 8 then
     for _, session in ipairs(call('SRANDMEMBER', user_waits, 4)) do
       if not exists(session) then call('SREM', user_waits, session) end
     end
@@ -87,6 +125,11 @@ for i = 0, writes - 1 do
   end
 end
 
+for i, bytes in pairs(used) do
+  local counter = KEYS[first_counter + i]
+  if bytes > 0 then call('SET', counter, string.format('%.0f', bytes)) else call('DEL', counter) end
+end
+
 call('SET', applied, outbox, 'PX', dedupe_ms)
 if token ~= '' then call('DEL', lease, KEYS[#KEYS]) end
-return {'done'}
+return {'done', used[1]}

@@ -8,7 +8,8 @@ use redis::Value;
 use super::keys::Keys;
 use super::script::{Call, Script};
 use super::store::{Parts, millis, outbox};
-use crate::ports::{Commit, Committed, StoreError};
+use crate::model::STATE_KEY_OVERHEAD;
+use crate::ports::{Commit, Committed, Refused, StoreError};
 
 /// What stands for "none" in an argument.
 const NONE: &str = "";
@@ -50,7 +51,10 @@ pub fn call<'s>(
         commit.state_written.len(),
     ];
     let claims = commit.lease.map(|_| keys.claims());
-    let in_keys = lists.iter().sum::<usize>() - shadowed.len();
+    let writes = !commit.state_written.is_empty();
+    let counters = writes.then(|| [keys.user_state_bytes(), keys.tenant_state_bytes()]);
+    let in_keys =
+        lists.iter().sum::<usize>() - shadowed.len() + counters.map_or(0, |two| two.len());
     let mut call = script.call(3 + in_keys + usize::from(claims.is_some()));
     call.arg(keys.applied())
         .arg(keys.lease())
@@ -61,7 +65,8 @@ pub fn call<'s>(
     for (slot, _) in commit.state_read.iter().chain(commit.state_written) {
         call.arg(keys.state(slot));
     }
-    call.arg(claims);
+    call.arg(counters.as_ref().map_or(&[][..], |two| two))
+        .arg(claims);
 
     call.json("outbox", commit.outbox)?
         .arg(millis(dedupe_window))
@@ -76,6 +81,7 @@ pub fn call<'s>(
             .arg(millis(park.ttl)),
         None => call.arg(NONE).arg(NONE).arg(0),
     };
+    call.arg(commit.quotas.waits_per_user);
     for count in lists {
         call.arg(count);
     }
@@ -86,6 +92,11 @@ pub fn call<'s>(
         // Values are JSON and so never empty.
         call.arg(value.as_deref().unwrap_or(NONE));
     }
+    if writes {
+        call.arg(commit.quotas.user_state_bytes)
+            .arg(commit.quotas.tenant_state_bytes)
+            .arg(STATE_KEY_OVERHEAD);
+    }
     Ok(call)
 }
 
@@ -93,7 +104,18 @@ pub fn call<'s>(
 pub fn committed(answer: Value) -> Result<Committed, StoreError> {
     let mut parts = Parts::of(answer)?;
     match parts.next::<String>()?.as_str() {
-        "done" => Ok(Committed::Done),
+        "done" => Ok(Committed::Done {
+            tenant_state_bytes: parts.next()?,
+        }),
+        "refused" => Ok(Committed::Refused(match parts.next::<String>()?.as_str() {
+            "user_state" => Refused::UserState {
+                used: parts.next()?,
+            },
+            "tenant_state" => Refused::TenantState {
+                used: parts.next()?,
+            },
+            _ => Refused::Waits,
+        })),
         "applied" => Ok(Committed::AlreadyApplied(outbox(
             &parts.next::<Vec<u8>>()?,
         )?)),

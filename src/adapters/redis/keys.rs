@@ -110,6 +110,17 @@ impl<'a> Keys<'a> {
         self.of_user("}:waits:user:", "", "")
     }
 
+    /// The bytes of state that the user has.
+    pub fn user_state_bytes(&self) -> Key<'a> {
+        self.of_user("}:state_bytes:user:", "", "")
+    }
+
+    /// The bytes of state that all users of the tenant have.
+    pub fn tenant_state_bytes(&self) -> Key<'a> {
+        let (env, tenant) = (self.activity.env.as_str(), self.activity.tenant.as_str());
+        Key::of([self.namespace, ":{", tenant, "}:state_bytes:env:", env])
+    }
+
     /// The record that the activity was applied: its outbox as JSON, an empty list once that is published.
     pub fn applied(&self) -> Key<'a> {
         self.of_activity("}:applied:")

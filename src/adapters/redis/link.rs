@@ -107,8 +107,8 @@ impl Link {
             .await
     }
 
-    /// Runs commands whose answers do not matter, in one write.
-    pub async fn query_all(&self, commands: &Pipeline) -> RedisResult<()> {
+    /// Runs commands in one write.
+    pub async fn query_all<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
         let (generation, mut connection) = self.connection();
         self.settle(generation, commands.query_async(&mut connection))
             .await

@@ -53,7 +53,7 @@ async fn write(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Note>) {
             call.arg("XX").arg("KEEPTTL");
             calls.add_command(call).ignore();
         }
-        let written = link.query_all(&calls).await;
+        let written = link.query_all::<()>(&calls).await;
         for note in notes.drain(..) {
             // Whoever does not wait any more needs no answer.
             let _gone = note.written.send(written.clone());

@@ -12,7 +12,9 @@ use super::script::{Call, Script};
 use super::{Config, begin, commit, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, Outbound};
-use crate::ports::{Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, TurnStore};
+use crate::ports::{
+    Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
+};
 
 /// Frees a lease, but only its holder's; where the claims are named too, the holder's claim does not count.
 const RELEASE: &str = "
@@ -84,7 +86,7 @@ impl TurnStore for RedisStore {
         };
         let call = begin::claim(&self.begin, &keys, begin, (token, ttl), self.dedupe_window);
         let answer = self.run(&call).await;
-        let begun = answer.and_then(|answer| begin::claimed(answer, begin.activity));
+        let begun = answer.and_then(|answer| begin::claimed(answer, begin));
         if let Err(StoreError::Corrupt { .. }) = &begun {
             // The turn will not run, so its lease must not stand in anyone's way.
             self.release(begin.activity, token).await?;
@@ -95,18 +97,13 @@ impl TurnStore for RedisStore {
     async fn read_state(
         &self,
         activity: &Activity,
-        slots: &[StateSlot],
-    ) -> Result<Vec<Option<String>>, StoreError> {
-        if slots.is_empty() {
-            return Ok(Vec::new());
-        }
-        let keys = self.keys(activity);
-        let mut command = redis::cmd("MGET");
-        for slot in slots {
-            command.arg(keys.state(slot));
-        }
-        let values: Vec<_> = self.link.query(&command).await.map_err(store_error)?;
-        texts("state", values)
+        slot: &StateSlot,
+        max_bytes: usize,
+    ) -> Result<StoredState, StoreError> {
+        let command = begin::beginning(&self.keys(activity), slot, max_bytes);
+        let value = self.link.query(&command).await.map_err(store_error)?;
+        let mut values = begin::stored([value], max_bytes)?;
+        Ok(values.pop().unwrap_or(StoredState::Absent))
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {

@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use humantime_serde::re::humantime::format_duration;
-use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use super::abi::{Entry, Mismatch, Output};
+use super::fair::{FairSlots, FairThreads};
 use super::guest::{Guest, Refusal, Surroundings};
-use super::mailbox::{Mailbox, Question};
+use super::limits::Denial;
+use super::mailbox::{Answer, Mailbox, Question};
 use super::prepare::Prepared;
 use super::threads::Threads;
 use super::ticker::Ticker;
+use crate::budget::MemoryKind;
 use crate::model::{MAX_DEPTH, TenantId, is_too_deep};
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
@@ -29,8 +31,8 @@ const TICKS: u64 = 1;
 pub(super) struct Hall {
     pub(super) threads: Threads,
     pub(super) ticker: Ticker,
-    /// One permit for each slot of the pool.
-    pub(super) slots: Semaphore,
+    pub(super) fair_threads: FairThreads,
+    pub(super) slots: FairSlots,
     pub(super) around: Surroundings,
     pub(super) call_timeout: Duration,
     pub(super) output_bytes: usize,
@@ -42,7 +44,7 @@ pub(super) struct Started {
     task: AbortOnDropHandle<Result<ComponentOutput, ComponentError>>,
     questions: mpsc::UnboundedReceiver<Question>,
     /// Who waits for an answer.
-    asker: Option<oneshot::Sender<Option<Value>>>,
+    asker: Option<oneshot::Sender<Answer>>,
 }
 
 impl Started {
@@ -78,7 +80,7 @@ impl Running for Started {
         })
     }
 
-    fn answer(&mut self, stored: Option<Value>) {
+    fn answer(&mut self, stored: Answer) {
         if let Some(asker) = self.asker.take() {
             // Nobody is there any more if the call was cut off.
             let _gone = asker.send(stored);
@@ -107,7 +109,7 @@ impl Running for Missing {
         }
     }
 
-    fn answer(&mut self, _: Option<Value>) {}
+    fn answer(&mut self, _: Answer) {}
 }
 
 async fn run(
@@ -116,11 +118,14 @@ async fn run(
     call: ComponentCall,
     mailbox: Mailbox,
 ) -> Result<ComponentOutput, ComponentError> {
-    // Never closed.
-    let _slot = hall.slots.acquire().await;
+    let tenant = call.tenant.clone();
+    let memory = hall.around.memory.tenant(&tenant);
+    memory.admitted(MemoryKind::Components).await;
+    let _slot = hall.slots.take(&tenant).await;
     let mut count = Count::new(&hall.around.metrics, &call.tenant);
     let _ticking = hall.ticker.tick();
-    let result = enter(&hall, prepared, call, mailbox).await;
+    let entered = enter(&hall, prepared, call, mailbox);
+    let result = hall.fair_threads.run(&tenant, entered).await;
     count.outcome = match &result {
         Ok(_) => CallOutcome::Done,
         Err(ComponentError::Trap { .. }) => CallOutcome::Trap,
@@ -172,11 +177,8 @@ async fn enter(
             "an output of {MAX_DEPTH} levels of arrays and objects"
         )));
     }
-    let state = std::mem::take(&mut store.data_mut().state.written);
-    Ok(ComponentOutput {
-        value,
-        state: state.into_iter().collect(),
-    })
+    let state = store.data_mut().state.take_written();
+    Ok(ComponentOutput { value, state })
 }
 
 async fn invoke(
@@ -217,11 +219,16 @@ impl Hall {
             limit,
         };
         // What a guest that gets no memory does is to crash.
-        if guest.memory.was_denied() {
-            let bytes = self.around.memory_bytes;
-            return limit(format!(
-                "{bytes} bytes of memory (`components.memory_bytes`)"
-            ));
+        if let Some(denial) = guest.memory.denial() {
+            return limit(match denial {
+                Denial::Call => {
+                    let bytes = self.around.memory_bytes;
+                    format!("{bytes} bytes of memory (`components.memory_bytes`)")
+                }
+                Denial::Worker => "the share of its tenant in the memory of this worker, of which others use the rest at \
+                                   the moment (`limits.memory`)"
+                    .to_owned(),
+            });
         }
         if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
             let bytes = self.stack_bytes;

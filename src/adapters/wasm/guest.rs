@@ -7,10 +7,12 @@ use serde_json::Value;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::egress::Egress;
+use super::egress::{Egress, Egresses};
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
+use crate::budget::{MemoryBudget, MemoryKind};
+use crate::model::{StateExcess, StateRoom, json_len};
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
 
@@ -36,12 +38,37 @@ pub(super) struct Guest {
 pub(super) struct State {
     /// How the turn is asked.
     pub(super) mailbox: Mailbox,
-    /// What the turn has answered.
-    pub(super) read: HashMap<String, Option<Value>>,
-    /// What the call wrote.
-    pub(super) written: BTreeMap<String, Option<Value>>,
-    /// How many bytes it may still write.
-    pub(super) room: usize,
+    /// What the turn has answered; the turn has the same values.
+    pub(super) read: HashMap<String, Option<Arc<Value>>>,
+    /// What the call wrote, and the bytes that are counted for it.
+    written: BTreeMap<String, (Option<Value>, usize)>,
+    /// The room for keys that it asks the turn for: it asks for no more than any turn may read.
+    pub(super) asks: StateRoom,
+    /// The room that is left for what it writes.
+    pub(super) room: StateRoom,
+}
+
+impl State {
+    /// The value that the call wrote under a key: `None` if it wrote none.
+    pub(super) fn written(&self, key: &str) -> Option<Option<&Value>> {
+        let (value, _) = self.written.get(key)?;
+        Some(value.as_ref())
+    }
+
+    /// Writes a value, or deletes it, if there is room for that.
+    pub(super) fn write(&mut self, key: String, value: Option<Value>) -> Result<(), StateExcess> {
+        let bytes = value.as_ref().map_or(0, json_len);
+        let before = self.written.get(&key).map(|(_, bytes)| *bytes);
+        self.room.put(&key, before, bytes)?;
+        self.written.insert(key, (value, bytes));
+        Ok(())
+    }
+
+    /// All that the call wrote.
+    pub(super) fn take_written(&mut self) -> Vec<(String, Option<Value>)> {
+        let written = std::mem::take(&mut self.written).into_iter();
+        written.map(|(key, (value, _))| (key, value)).collect()
+    }
 }
 
 /// A component's reach for what it was not granted, where its interface leaves no other way to tell it.
@@ -52,24 +79,30 @@ pub(super) struct Refusal(pub(super) &'static str);
 /// What every call of a worker shares.
 #[derive(Clone)]
 pub(super) struct Surroundings {
-    pub(super) egress: Arc<Egress>,
+    pub(super) egresses: Arc<Egresses>,
     pub(super) metrics: ComponentMetrics,
     pub(super) memory_bytes: usize,
-    pub(super) state_bytes: usize,
+    pub(super) stack_bytes: usize,
+    pub(super) memory: MemoryBudget,
 }
 
 impl Guest {
     pub(super) fn new(call: Arc<ComponentCall>, mailbox: Mailbox, around: &Surroundings) -> Self {
+        let egress = Arc::clone(around.egresses.of(&call.tenant));
+        let memory = around.memory.tenant(&call.tenant);
+        let stack = memory.charge(MemoryKind::Components, around.stack_bytes as u64);
+        let state = State {
+            mailbox,
+            read: HashMap::new(),
+            written: BTreeMap::new(),
+            asks: StateRoom::new(call.state.limits()),
+            room: call.state,
+        };
         Self {
             call,
-            memory: MemoryLimit::new(around.memory_bytes),
-            state: State {
-                mailbox,
-                read: HashMap::new(),
-                written: BTreeMap::new(),
-                room: around.state_bytes,
-            },
-            egress: Arc::clone(&around.egress),
+            memory: MemoryLimit::new(around.memory_bytes, stack),
+            state,
+            egress,
             requests: 0,
             metrics: around.metrics.clone(),
             wasi: None,
@@ -90,6 +123,9 @@ impl Guest {
     /// Notes that something was refused to it.
     pub(super) fn refused(&self, capability: Capability) {
         self.metrics.refused(&self.call.tenant, capability);
+        if !tracing::enabled!(tracing::Level::DEBUG) || !self.call.log.take() {
+            return;
+        }
         tracing::debug!(
             tenant = %self.call.tenant,
             pack = %self.call.grants.pack_name,

@@ -1,9 +1,15 @@
 //! How a running component asks its turn for state: the two are on threads of their own.
 
 use std::future::pending;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::model::StateExcess;
+
+/// The value, if there is one, or the limit that keeps the turn from reading it.
+pub(super) type Answer = Result<Option<Arc<Value>>, StateExcess>;
 
 /// The component's end.
 #[derive(Debug)]
@@ -15,7 +21,7 @@ pub(super) struct Question {
     /// The key of the state.
     pub(super) key: String,
     /// Where the answer goes.
-    pub(super) answer: oneshot::Sender<Option<Value>>,
+    pub(super) answer: oneshot::Sender<Answer>,
 }
 
 impl Mailbox {
@@ -27,7 +33,7 @@ impl Mailbox {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(&self, key: &str) -> Option<Value> {
+    pub(super) async fn ask(&self, key: &str) -> Answer {
         let (answer, answered) = oneshot::channel();
         let question = Question {
             key: key.to_owned(),

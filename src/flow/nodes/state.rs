@@ -1,5 +1,7 @@
 //! `state.get` and `state.set`: what a flow remembers of its user from one run to the next.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::target::fields;
@@ -38,7 +40,7 @@ impl StateGet {
     pub(super) fn run(&self, visit: &mut Visit<'_>) -> Result<Outcome, FlowError> {
         let key = render_key(&self.key, visit)?;
         match visit.remembered(&key) {
-            Some(known) => Ok(answer(&key, known)),
+            Some(known) => Ok(answer(&key, known.map(Arc::unwrap_or_clone))),
             None => Ok(Outcome::Read {
                 flow: visit.flow_ix(),
                 key,
@@ -62,7 +64,7 @@ impl StateSet {
     pub(super) fn run(&self, visit: &mut Visit<'_>) -> Result<Outcome, FlowError> {
         let key = render_key(&self.key, visit)?;
         let value = visit.render(&self.value)?;
-        visit.remember(&key, Some(value.clone()));
+        visit.remember(&key, Some(value.clone()))?;
         let output = json!({"key": key, "value": value});
         Ok(Outcome::Done {
             output: output.into(),

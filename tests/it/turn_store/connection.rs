@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use greentic_worker::adapters::redis::{Config, ConnectError, RedisStore, ServerUrl};
 use greentic_worker::model::{Activity, Secret};
-use greentic_worker::ports::{Begin, Begun, Claim, Commit, Committed, StoreError, TurnStore};
+use greentic_worker::ports::{
+    Begin, Begun, Claim, Commit, Committed, Quotas, StoreError, StoredState, TurnStore,
+};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::backend::Redis;
@@ -44,6 +46,7 @@ async fn begins(redis: &Redis, activity: &Activity) -> Result<Begun, StoreError>
         claim: Claim::Optimistic,
         resume: true,
         state: &[],
+        state_bytes: 0,
     };
     redis.store.begin(&begin).await
 }
@@ -58,6 +61,7 @@ async fn commits(redis: &Redis, activity: &Activity) -> Result<Committed, StoreE
         state_read: &[(slot("a"), None)],
         state_written: &[(slot("a"), Some("1".to_owned()))],
         outbox: &[reply("hi")],
+        quotas: Quotas::default(),
     };
     redis.store.commit(&commit).await
 }
@@ -155,8 +159,8 @@ async fn the_documented_acl_is_enough() {
         .done(&redis, &activity)
         .await;
     redis.store.published(&activity).await.unwrap();
-    let read = redis.store.read_state(&activity, &[slot("a")]).await;
-    assert_eq!(read.unwrap(), [Some("1".to_owned())]);
+    let read = redis.store.read_state(&activity, &slot("a"), 1000).await;
+    assert_eq!(read.unwrap(), StoredState::Text("1".to_owned()));
     let warnings = redis.store.warnings().await;
     assert!(warnings[0].contains("unknown"), "{warnings:?}");
 }
@@ -237,7 +241,10 @@ async fn a_commit_that_timed_out_is_applied_once() {
     // Whether the first one came through or not, the second one knows.
     let answer = commits(&redis, &activity).await.unwrap();
     assert!(
-        matches!(answer, Committed::Done | Committed::AlreadyApplied(_)),
+        matches!(
+            answer,
+            Committed::Done { .. } | Committed::AlreadyApplied(_)
+        ),
         "{answer:?}"
     );
     let answer = commits(&redis, &activity).await.unwrap();

@@ -66,6 +66,8 @@ async fn everything_but_state_has_an_end() {
         (keys.user_waits().to_string(), Some(WAIT)),
         (keys.applied().to_string(), Some(DEDUPE_WINDOW)),
         (keys.state(&slot("visits")), None),
+        (keys.user_state_bytes().to_string(), None),
+        (keys.tenant_state_bytes().to_string(), None),
     ];
     check_lives(&redis, &mut expected).await;
 }
@@ -89,8 +91,14 @@ async fn a_finished_conversation_leaves_its_record_and_its_state() {
     let mut expected = ["parks-w1", "parks-w2", "1", "2"]
         .map(|key| (applied(key), Some(DEDUPE_WINDOW)))
         .to_vec();
-    let state = redis.keys(&talk.says("1")).state(&slot("visits"));
-    expected.push((state, None));
+    let activity = talk.says("1");
+    let keys = redis.keys(&activity);
+    let state = [
+        keys.state(&slot("visits")),
+        keys.user_state_bytes().to_string(),
+        keys.tenant_state_bytes().to_string(),
+    ];
+    expected.extend(state.map(|key| (key, None)));
     check_lives(&redis, &mut expected).await;
 }
 
@@ -186,4 +194,62 @@ async fn a_pointer_to_a_session_that_is_gone_is_no_wait() {
         .done(&redis, &activity)
         .await;
     assert_eq!(talk.resumes(&redis).await.as_deref(), Some("w3"));
+}
+
+#[tokio::test]
+async fn counted_state_is_what_is_there_and_leaves_nothing() {
+    let redis = Redis::start().await;
+    let talk = Talk::of(&redis);
+    let activity = talk.says("1");
+    let keys = redis.keys(&activity);
+    let counters = [keys.user_state_bytes(), keys.tenant_state_bytes()].map(|key| key.to_string());
+    Turn::default()
+        .writes(&slot("a"), "12345")
+        .writes(&slot("b"), "1")
+        .done(&redis, &activity)
+        .await;
+    let turn = Turn::default().writes(&slot("a"), "1").deletes(&slot("b"));
+    turn.done(&redis, &talk.says("2")).await;
+    // As docs/redis.md has it.
+    let expected = 1 + keys.state(&slot("a")).len() + 256;
+    for counter in &counters {
+        assert_eq!(redis.run::<usize>(&["GET", counter]).await, expected);
+    }
+    let deletes = Turn::default().deletes(&slot("a"));
+    deletes.done(&redis, &talk.says("3")).await;
+    let records = redis.key_names().await;
+    assert!(
+        records.iter().all(|key| key.contains(":applied:")),
+        "{records:?}"
+    );
+}
+
+/// Counters that are not there, or say less than there is, as after an upgrade, never get in the way.
+#[tokio::test]
+async fn counters_that_drifted_hold_up_nobody() {
+    let redis = Redis::start().await;
+    let talk = Talk::of(&redis);
+    Turn::default()
+        .writes(&slot("a"), "12345")
+        .writes(&slot("b"), "1")
+        .done(&redis, &talk.says("1"))
+        .await;
+    let activity = talk.says("2");
+    let counter = redis.keys(&activity).user_state_bytes().to_string();
+    let _: i64 = redis.run(&["DEL", &counter]).await;
+    let deletes = Turn::default().deletes(&slot("a"));
+    deletes.done(&redis, &activity).await;
+    assert_eq!(redis.run::<Option<String>>(&["GET", &counter]).await, None);
+    let _: () = redis.run(&["SET", &counter, "many"]).await;
+    let writes = Turn::default().writes(&slot("a"), "1");
+    writes.done(&redis, &talk.says("3")).await;
+    assert!(redis.run::<usize>(&["GET", &counter]).await > 256);
+    // A key of another type is no counter, and nothing is half applied.
+    let _: i64 = redis.run(&["DEL", &counter]).await;
+    let _: i64 = redis.run(&["RPUSH", &counter, "x"]).await;
+    let before = redis.key_names().await;
+    let activity = talk.says("4");
+    let turn = Turn::default().writes(&slot("c"), "1");
+    assert!(turn.try_commit(&redis, &activity).await.is_err());
+    assert_eq!(redis.key_names().await, before);
 }

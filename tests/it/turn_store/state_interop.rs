@@ -4,7 +4,7 @@ use greentic_state::redis_store::RedisStateStore;
 use greentic_state::{StateKey, StateStore};
 use greentic_types::TenantCtx;
 use greentic_worker::model::Activity;
-use greentic_worker::ports::{StateSlot, TurnStore};
+use greentic_worker::ports::{StateSlot, StoredState, TurnStore};
 use serde_json::{Value, json};
 
 use super::backend::Redis;
@@ -65,8 +65,8 @@ async fn each_reads_what_the_other_wrote() {
             assert_eq!(place.get(&stock), Some(json!({"n": 1})));
 
             place.set(&stock, &json!([2]), None);
-            let read = redis.store.read_state(&activity, &[slot(key)]).await;
-            assert_eq!(read.unwrap(), [Some("[2]".to_owned())]);
+            let read = redis.store.read_state(&activity, &slot(key), 1000).await;
+            assert_eq!(read.unwrap(), StoredState::Text("[2]".to_owned()));
         }
     }
 }

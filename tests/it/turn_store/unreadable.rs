@@ -3,7 +3,7 @@
 use greentic_types::SessionKey;
 use greentic_worker::model::Activity;
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, TurnStore,
+    Begin, Begun, Claim, Commit, Committed, Quotas, StateSlot, StoreError, TurnStore,
 };
 
 use super::backend::Redis;
@@ -22,6 +22,7 @@ async fn begins(
         claim,
         resume: true,
         state,
+        state_bytes: 1000,
     };
     redis.store.begin(&begin).await
 }
@@ -42,6 +43,7 @@ async fn commits(redis: &Redis, activity: &Activity) -> Result<Committed, StoreE
         state_read: &[],
         state_written: &[(slot("a"), Some("1".to_owned()))],
         outbox: &[],
+        quotas: Quotas::default(),
     };
     redis.store.commit(&commit).await
 }
@@ -79,6 +81,7 @@ async fn a_session_that_is_no_session_data_is_corrupt() {
         claim: exclusive("you"),
         resume: false,
         state: &[],
+        state_bytes: 0,
     };
     let begun = redis.store.begin(&other).await.unwrap();
     let Begun::Ready(opening) = begun else {
@@ -116,7 +119,10 @@ async fn state_that_is_no_text_is_corrupt() {
         begins(&redis, &activity, Claim::Optimistic, &slots).await,
         "state",
     );
-    check_corrupt(redis.store.read_state(&activity, &slots).await, "state");
+    check_corrupt(
+        redis.store.read_state(&activity, &slots[0], 1000).await,
+        "state",
+    );
 }
 
 #[tokio::test]
@@ -145,7 +151,7 @@ async fn keys_of_another_type_are_corrupt_and_nothing_is_half_applied() {
     }
     assert!(matches!(
         commits(&redis, &activity).await,
-        Ok(Committed::Done)
+        Ok(Committed::Done { .. })
     ));
 }
 
@@ -175,6 +181,7 @@ async fn taking_a_wait_fails_as_a_whole_too() {
         state_read: &[],
         state_written: &[],
         outbox: &[],
+        quotas: Quotas::default(),
     };
     check_corrupt(redis.store.commit(&commit).await, "key");
     assert_eq!(redis.key_names().await, before);

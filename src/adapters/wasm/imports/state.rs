@@ -8,6 +8,7 @@ use wasmtime::component::Linker;
 use super::super::guest::Guest;
 use super::super::stored;
 use super::types::{Ack, HostError, TenantCtx};
+use crate::model::StateExcess;
 use crate::telemetry::Capability;
 
 pub(super) const NAMES: &[&str] = &[V1_0, V1_1];
@@ -53,19 +54,30 @@ async fn read(guest: &mut Guest, key: &str, ctx: Option<TenantCtx>) -> Result<Ve
     let may = guest.declared().state_read;
     admit(guest, may, ctx.as_ref())?;
     let missing = || HostError::new("not_found", "state key not found");
-    let value = look_up(guest, key).await.ok_or_else(missing)?;
-    Ok(stored::to_bytes(&value))
+    look_up(guest, key, stored::to_bytes)
+        .await?
+        .ok_or_else(missing)
 }
 
-/// The value as it is now: what the call wrote itself, else what it has read, else what the turn says.
-async fn look_up(guest: &mut Guest, key: &str) -> Option<Value> {
+/// Sees the value as it is now, if there is one: what the call wrote itself, else what it has read, else what the turn says.
+async fn look_up<T>(
+    guest: &mut Guest,
+    key: &str,
+    see: impl FnOnce(&Value) -> T,
+) -> Result<Option<T>, HostError> {
     let state = &mut guest.state;
-    if let Some(value) = state.written.get(key).or_else(|| state.read.get(key)) {
-        return value.clone();
+    if let Some(value) = state.written(key) {
+        return Ok(value.map(see));
     }
-    let value = state.mailbox.ask(key).await;
-    state.read.insert(key.to_owned(), value.clone());
-    value
+    if let Some(value) = state.read.get(key) {
+        return Ok(value.as_deref().map(see));
+    }
+    // Before it goes anywhere: a guest asks for as many keys as it likes, each as long as it likes.
+    state.asks.take_key(key).map_err(too_large)?;
+    let value = state.mailbox.ask(key).await.map_err(too_large)?;
+    let seen = value.as_deref().map(see);
+    state.read.insert(key.to_owned(), value);
+    Ok(seen)
 }
 
 fn write(
@@ -77,27 +89,26 @@ fn write(
     let may = guest.declared().state_write;
     admit(guest, may, ctx.as_ref())?;
     let state = &mut guest.state;
-    let too_much = || HostError::new("too-large", "the call has written more state than it may");
-    state.room = state
-        .room
-        .checked_sub(bytes.len() + key.len())
-        .ok_or_else(too_much)?;
+    // What has more bytes than any turn may write is not even parsed.
+    if bytes.len() > state.room.max_value_bytes() {
+        return Err(too_large(state.room.too_large()));
+    }
     let value = stored::from_bytes(bytes);
     if crate::model::is_too_deep(&value) {
         return Err(HostError::new("too-large", "the value nests too deeply"));
     }
-    state.written.insert(key, Some(value));
-    Ok(())
+    state.write(key, Some(value)).map_err(too_large)
 }
 
 fn delete(guest: &mut Guest, key: String, ctx: Option<TenantCtx>) -> Result<(), HostError> {
     let may = guest.declared().state_write;
     admit(guest, may, ctx.as_ref())?;
-    let state = &mut guest.state;
-    let too_much = || HostError::new("too-large", "the call has written more state than it may");
-    state.room = state.room.checked_sub(key.len()).ok_or_else(too_much)?;
-    state.written.insert(key, None);
-    Ok(())
+    guest.state.write(key, None).map_err(too_large)
+}
+
+/// The interface has errors, so a limit is one: a component may do with less.
+fn too_large(excess: StateExcess) -> HostError {
+    HostError::new("too-large", excess.to_string())
 }
 
 /// Atomic because the turn's commit is: it applies only if what was read is unchanged.
@@ -109,7 +120,7 @@ async fn write_if_absent(
 ) -> Result<bool, HostError> {
     let may = guest.declared().state_write;
     admit(guest, may, ctx.as_ref())?;
-    if look_up(guest, &key).await.is_some() {
+    if look_up(guest, &key, |_| ()).await?.is_some() {
         return Ok(false);
     }
     write(guest, key, bytes, None).map(|()| true)

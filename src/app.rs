@@ -2,6 +2,7 @@
 
 mod load;
 mod reload;
+mod unserved;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
-use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
+use crate::ports::{Inbound, Publisher, StoreError, TransportError, TurnStore};
 use crate::registry::Live;
 use crate::settings::Settings;
 use crate::telemetry::{Health, Metrics};
@@ -46,9 +47,12 @@ pub enum StartError {
     /// NATS stopped answering while the streams were looked at.
     #[error("the streams cannot be made or checked: {0}")]
     Prepare(#[from] TransportError),
-    /// The streams are not what the worker needs.
+    /// The servers are not what the worker needs.
     #[error("{0}")]
     Streams(Problems),
+    /// Redis stopped answering while the scripts were tried out.
+    #[error("the scripts cannot be tried out: {0}")]
+    Scripts(#[from] StoreError),
     /// There is no way to Redis.
     #[error(transparent)]
     Redis(#[from] redis::ConnectError),
@@ -72,6 +76,7 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     metrics: Arc<Metrics>,
     outage: Outage,
     reloading: Reloading,
+    unserved_every: Duration,
 }
 
 impl App {
@@ -133,6 +138,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
+        report(redis.prepare(&settings.environment, &tenants).await?)?;
         let http = listen(settings.http.listen).await?;
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
@@ -176,6 +182,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             outage,
             reloading,
+            unserved_every: settings.nats.unserved_every,
         })
     }
 
@@ -191,8 +198,16 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             outage,
             reloading,
+            unserved_every,
         } = self;
         let over = CancellationToken::new();
+        let unserved = unserved::watch(
+            Arc::clone(&nats),
+            Arc::clone(&reloading.live),
+            Arc::clone(&metrics),
+            unserved_every,
+        );
+        tokio::spawn(stop.clone().run_until_cancelled_owned(unserved));
         if let Some(listener) = http {
             let endpoint = Endpoint {
                 health: Arc::clone(&health),
@@ -252,7 +267,7 @@ async fn listen(listen: Listen) -> Result<Option<TcpListener>, StartError> {
 async fn watch(nats: Arc<Nats>, redis: Arc<RedisStore>, outage: Outage, health: Arc<Health>) {
     loop {
         health.nats_up(nats.is_connected());
-        health.redis_up(!outage.is_active() && redis.ping().await.is_ok());
+        health.redis_up(!outage.is_active() && redis.probe().await.is_ok());
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

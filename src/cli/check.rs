@@ -1,19 +1,40 @@
-//! `check`: everything that can be checked without a server.
+//! `check`: everything that can be checked without a server, and with `--connect` the servers, too.
+
+mod connect;
 
 use std::io::{self, Write};
+
+use clap::Args;
 
 use super::{Configured, Failure, say};
 use crate::app;
 use crate::settings::environment;
 
-pub fn run(configured: &Configured) -> Result<(), Failure> {
-    let Some(loaded) = configured.load()? else {
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    configured: Configured,
+    /// Check NATS and Redis, too: versions, rights, streams, consumers, scripts, latency
+    ///
+    /// Connects as `serve` would, makes and changes nothing, and says what a start would meet: logins and rights, what the
+    /// streams and consumers are and how they differ from the settings, limits of the account, whether Redis takes writes and
+    /// runs the worker's scripts for each tenant, and messages whose tenant nobody serves. What is wrong goes to the standard
+    /// error with its remedy. Exit code: 0 all is well, 64 something must be mended, 69 a server cannot be used.
+    #[arg(long)]
+    connect: bool,
+}
+
+pub fn run(check: &Check) -> Result<(), Failure> {
+    let Some(loaded) = check.configured.load()? else {
         return Ok(());
     };
     let bound = app::load(&loaded.settings, &environment())?;
     say(bound.registry.table())?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
         writeln!(io::stderr(), "{warning}")?;
+    }
+    if check.connect {
+        connect::run(&loaded.settings, &bound.registry)?;
     }
     Ok(())
 }

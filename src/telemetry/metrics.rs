@@ -20,6 +20,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::components::ComponentMetrics;
 use super::health::Health;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use super::unserved::UnservedMetrics;
 use crate::model::TenantId;
 
 /// Seconds. A turn of the worker takes about a millisecond; one that calls out takes as long as that does.
@@ -33,6 +34,7 @@ pub struct Metrics {
     registry: Registry,
     health: Arc<Health>,
     families: Families,
+    unserved: UnservedMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,6 +116,7 @@ impl Metrics {
         }
         Self {
             families,
+            unserved: UnservedMetrics::register(&mut registry),
             registry,
             health,
         }
@@ -124,6 +127,11 @@ impl Metrics {
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
         self
+    }
+
+    /// The messages that nobody takes.
+    pub fn unserved_messages(&self) -> &UnservedMetrics {
+        &self.unserved
     }
 
     /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.

@@ -6,6 +6,7 @@ mod logs;
 mod metrics;
 mod span;
 mod tenant;
+mod unserved;
 
 use std::io::{IsTerminal, stderr};
 
@@ -24,6 +25,7 @@ pub use health::{Health, NotReady};
 pub use metrics::{Metrics, Reload};
 pub use span::TurnSpan;
 pub use tenant::{InFlight, Outcome, TenantMetrics};
+pub use unserved::UnservedMetrics;
 
 /// The settings under `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 )]
 
 mod bounded_memory;
+mod check;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;
@@ -27,3 +28,4 @@ mod starting;
 mod tenants;
 mod traffic;
 mod turn_store;
+mod unserved;

@@ -18,6 +18,12 @@ pub enum Fault {
     /// The connection was closed, by us or because the client gave up.
     #[error("the connection to NATS is closed")]
     Closed,
+    /// The account may not publish or subscribe there.
+    #[error("the NATS account may not use {what}: give its user the permission, see docs/nats.md")]
+    Denied {
+        /// The subject.
+        what: String,
+    },
     /// The server did not answer.
     #[error(
         "no answer to {what} within {within:?}; where the server is well, the account may lack a permission"

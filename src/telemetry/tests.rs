@@ -192,6 +192,7 @@ greentic_worker_replies_total{tenant="dev.local"} 3
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
 greentic_worker_turns_in_flight{tenant="dev.local"} 1
+greentic_worker_unserved_messages{subject="(others)"} 0
 greentic_worker_waits_parked_total{tenant="dev.local"} 1
 greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
 

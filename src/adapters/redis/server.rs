@@ -48,6 +48,13 @@ pub async fn greet(config: &Config) -> Result<RedisResult<Greeting>, ConnectErro
     let written: RedisResult<()> = ask(&mut connection, &delete).await;
     match written {
         Err(source) if wants_another(&source) => return error::command(source, &server).map(Err),
+        Err(source) if source.code() == Some("ERR") => {
+            return Err(ConnectError::Refused {
+                server,
+                source,
+                advice: "`redis.url` must name a Redis or Valkey server, and no Sentinel or proxy that knows other commands only",
+            });
+        }
         // What a user may not do is found out for all commands together.
         _ => {}
     }
@@ -86,7 +93,8 @@ async fn ask<T: FromRedisValue>(
 
 fn suits(about: &str, server: &str) -> Result<(), ConnectError> {
     let server = server.to_owned();
-    match field(about, "redis_mode") {
+    // Valkey has a name of its own for it.
+    match field(about, "redis_mode").or_else(|| field(about, "server_mode")) {
         Some("sentinel") => {
             return Err(ConnectError::Mode {
                 server,

@@ -35,7 +35,7 @@ async fn limits_of_the_account_name_the_setting_that_solves_them() {
         }
     }
     let said = prepared(
-        "max_file: 1G, max_mem: 1G, max_bytes_required: true",
+        "max_file: 64M, max_mem: 64M, max_bytes_required: true",
         |_| {},
     )
     .await;
@@ -59,10 +59,10 @@ async fn limits_of_the_account_name_the_setting_that_solves_them() {
             config.outbound.max_bytes = Some(max_bytes);
         }
     };
-    let limits = "max_file: 1G, max_mem: 1G, max_bytes_required: true";
+    let limits = "max_file: 64M, max_mem: 64M, max_bytes_required: true";
     assert_eq!(prepared(limits, sized(1024 * 1024)).await, "");
 
-    let said = prepared("max_file: 3M, max_mem: 1G", sized(2 * 1024 * 1024)).await;
+    let said = prepared("max_file: 3M, max_mem: 64M", sized(2 * 1024 * 1024)).await;
     check(&said, &["lower `nats.outbound.max_bytes`"]);
 
     let said = prepared("max_streams: 2", |_| {}).await;
@@ -71,7 +71,7 @@ async fn limits_of_the_account_name_the_setting_that_solves_them() {
     let said = prepared("max_consumers: 1", |_| {}).await;
     check(&said, &["consumer worker-", "`max_consumers`"]);
 
-    let limits = "max_file: 1G, max_mem: 1G, disk_max_stream_bytes: 1M";
+    let limits = "max_file: 64M, max_mem: 64M, disk_max_stream_bytes: 1M";
     let said = prepared(limits, sized(2 * 1024 * 1024)).await;
     check(&said, &["`nats.inbound.max_bytes`", "one stream"]);
 

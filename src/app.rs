@@ -167,6 +167,8 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             loader,
             live,
             nats: Arc::clone(&nats),
+            redis: Arc::clone(&redis),
+            env: settings.environment.clone(),
             served: worker.served(),
             limits: TenantLimits::of(settings),
             metrics: Arc::clone(&metrics),

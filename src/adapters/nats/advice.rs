@@ -13,14 +13,15 @@ pub(super) fn problem(
     (what, stream): (&str, StreamName),
     fault: Fault,
 ) -> Result<Problem, Fault> {
-    match &fault {
-        Fault::Missing { what, command } => {
-            let message = format!("{what} is missing and `nats.provision` is off");
-            return Ok(Problem::error(message).remedy(format!("make it with: {command}")));
-        }
-        Fault::NoResponders { .. } => return Ok(without_jetstream(config)),
-        Fault::Denied { what: subject } => return Ok(denied(config, what, subject)),
-        _ => {}
+    if let Fault::Missing { what, command } = &fault {
+        let message = format!("{what} is missing and `nats.provision` is off");
+        return Ok(Problem::error(message).remedy(format!("make it with: {command}")));
+    }
+    if let Fault::NoResponders { .. } = fault {
+        return Ok(without_jetstream(config));
+    }
+    if let Fault::Denied { what: subject } = &fault {
+        return Ok(denied(config, what, subject));
     }
     let Some(code) = fault.code() else {
         return Err(fault);

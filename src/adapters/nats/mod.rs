@@ -1,7 +1,7 @@
 //! Messages over NATS: pulled from and published to JetStream, or plain NATS where there is no JetStream.
 //!
 //! - [`config`]: the settings. [`names`]: every name on the server.
-//! - `connect`, `credentials`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
+//! - `connect`, `connect_error`, `credentials`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
 //! - `rights`, `advice`: what the account must allow, and what to do where it does not.
 //! - `topology`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
@@ -14,6 +14,7 @@ mod commands;
 mod compare;
 pub mod config;
 mod connect;
+mod connect_error;
 mod core;
 mod credentials;
 pub mod dead_letters;
@@ -40,7 +41,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::timeout;
 
 pub use config::Config;
-pub use connect::ConnectError;
+pub use connect_error::ConnectError;
 pub use fault::Fault;
 pub use survey::{ConsumerSurvey, StreamSurvey, Survey};
 pub use unserved::{Search, Unserved};

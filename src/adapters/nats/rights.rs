@@ -134,9 +134,9 @@ async fn tried_out(link: &Link, subjects: Vec<String>) -> Result<Vec<String>, Fa
             verdicts.push(async move {
                 tokio::select! {
                     fault = of_subject => Err(fault),
-                    fault = of_reply => match fault {
-                        Fault::Denied { .. } => Ok(()),
-                        fault => Err(fault),
+                    fault = of_reply => match matches!(fault, Fault::Denied { .. }) {
+                        true => Ok(()),
+                        false => Err(fault),
                     },
                 }
             });

@@ -81,12 +81,15 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>)
 /// every command gets.
 fn answered(error: RedisError, about: fn(RedisError) -> OpenError) -> OpenError {
     use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
-    match error.kind() {
-        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly) => {
-            OpenError::Reach(error)
-        }
-        ErrorKind::Server(_) | ErrorKind::Extension => about(error),
-        _ => OpenError::Reach(error),
+    let kind = error.kind();
+    let of_every_command = matches!(
+        kind,
+        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly)
+    );
+    let is_answer = matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension);
+    match is_answer && !of_every_command {
+        true => about(error),
+        false => OpenError::Reach(error),
     }
 }
 

@@ -134,11 +134,15 @@ pub fn verdict(error: OpenError, server: &str) -> Result<RedisError, ConnectErro
 }
 
 fn reach(source: RedisError, server: String) -> Result<RedisError, ConnectError> {
-    match source.kind() {
-        ErrorKind::Parse => Err(ConnectError::NotRedis { server, source }),
-        ErrorKind::InvalidClientConfig => Err(ConnectError::Settings(source)),
-        _ if is_tls(&source) => Err(ConnectError::Tls { server, source }),
-        _ => Ok(source),
+    let kind = source.kind();
+    if kind == ErrorKind::Parse {
+        Err(ConnectError::NotRedis { server, source })
+    } else if kind == ErrorKind::InvalidClientConfig {
+        Err(ConnectError::Settings(source))
+    } else if is_tls(&source) {
+        Err(ConnectError::Tls { server, source })
+    } else {
+        Ok(source)
     }
 }
 
@@ -146,16 +150,21 @@ fn reach(source: RedisError, server: String) -> Result<RedisError, ConnectError>
 pub fn command(source: RedisError, server: &str) -> Result<RedisError, ConnectError> {
     use ServerErrorKind::{ClusterDown, CrossSlot, Moved};
     let server = server.to_owned();
-    match source.kind() {
-        ErrorKind::Server(ClusterDown | CrossSlot | Moved) => Err(ConnectError::Mode {
+    if matches!(
+        source.kind(),
+        ErrorKind::Server(ClusterDown | CrossSlot | Moved)
+    ) {
+        return Err(ConnectError::Mode {
             server,
             mode: CLUSTER,
-        }),
-        _ if is_crowded(&source) => Ok(source),
-        _ if source.code() == Some("NOAUTH") || source.code() == Some("NOPERM") => {
-            Err(refused(source, server, login))
-        }
-        _ if source.code() == Some("DENIED") => Err(ConnectError::Refused {
+        });
+    }
+    if is_crowded(&source) {
+        return Ok(source);
+    }
+    match source.code() {
+        Some("NOAUTH" | "NOPERM") => Err(refused(source, server, login)),
+        Some("DENIED") => Err(ConnectError::Refused {
             server,
             source,
             advice: "give the server a password (`requirepass`) or switch its protected mode off",
@@ -209,24 +218,21 @@ fn database(source: RedisError, server: String) -> ConnectError {
 /// The remedy for an error that waiting did not heal.
 pub fn advice(error: &RedisError) -> &'static str {
     use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
-    match error.kind() {
-        ErrorKind::Server(ReadOnly | MasterDown) => {
-            "it is a replica: `redis.url` must name the master, or a name that follows it"
-        }
-        ErrorKind::Server(BusyLoading) => {
-            "it is still loading its data: raise `redis.connect_timeout`"
-        }
-        _ if error.code() == Some("NOREPLICAS") => {
-            "too few replicas are connected for its `min-replicas-to-write`; check `redis.url` and the replicas"
-        }
-        _ if is_crowded(error) => "raise the server's `maxclients`",
-        _ if error.is_connection_dropped() && !error.is_connection_refusal() => {
-            "it closes the connection at once: check `redis.url`, and what stands between the worker and the server"
-        }
-        _ if error.is_timeout() => {
-            "it does not answer: check `redis.url`, that the server runs and that no firewall is between"
-        }
-        _ => "check `redis.url` and that the server runs",
+    let kind = error.kind();
+    if matches!(kind, ErrorKind::Server(ReadOnly | MasterDown)) {
+        "it is a replica: `redis.url` must name the master, or a name that follows it"
+    } else if kind == ErrorKind::Server(BusyLoading) {
+        "it is still loading its data: raise `redis.connect_timeout`"
+    } else if error.code() == Some("NOREPLICAS") {
+        "too few replicas are connected for its `min-replicas-to-write`; check `redis.url` and the replicas"
+    } else if is_crowded(error) {
+        "raise the server's `maxclients`"
+    } else if error.is_connection_dropped() && !error.is_connection_refusal() {
+        "it closes the connection at once: check `redis.url`, and what stands between the worker and the server"
+    } else if error.is_timeout() {
+        "it does not answer: check `redis.url`, that the server runs and that no firewall is between"
+    } else {
+        "check `redis.url` and that the server runs"
     }
 }
 

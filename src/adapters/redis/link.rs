@@ -192,14 +192,19 @@ async fn in_charge(
 /// Tells errors that another connection may heal: this one is broken or silent, its login no longer holds, or its server is not the one
 /// in charge.
 pub fn wants_another(error: &RedisError) -> bool {
+    use ErrorKind::{AuthenticationFailed, InvalidClientConfig, Io, Parse, Server};
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly};
-    match error.kind() {
-        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => true,
-        ErrorKind::InvalidClientConfig => true,
-        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly) => true,
+    matches!(
+        error.kind(),
+        Io | Parse
+            | AuthenticationFailed
+            | InvalidClientConfig
+            | Server(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly)
+    ) || matches!(
+        error.code(),
         // NOREPLICAS: a master that its replicas have left, perhaps for another one.
-        _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOREPLICAS")),
-    }
+        Some("NOAUTH" | "WRONGPASS" | "NOREPLICAS")
+    )
 }
 
 fn plain(error: OpenError) -> RedisError {

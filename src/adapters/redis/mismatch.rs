@@ -22,11 +22,13 @@ pub async fn is_other_way(config: &Config, error: &RedisError) -> bool {
         return false;
     };
     let other = async {
-        match info.addr() {
-            ConnectionAddr::Tcp(host, port) => speaks_tls(host, *port).await,
-            ConnectionAddr::TcpTls { host, port, .. } => speaks_plain(host, *port).await,
-            _ => None,
+        if let ConnectionAddr::Tcp(host, port) = info.addr() {
+            return speaks_tls(host, *port).await;
         }
+        let ConnectionAddr::TcpTls { host, port, .. } = info.addr() else {
+            return None;
+        };
+        speaks_plain(host, *port).await
     };
     let limit = config.response_timeout.min(Duration::from_secs(2));
     timeout(limit, other).await.ok().flatten().unwrap_or(false)

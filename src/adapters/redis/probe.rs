@@ -10,10 +10,11 @@ use super::keys::Keys;
 use super::link::store_error;
 use super::script::Script;
 use super::store::{Parts, RELEASE, RedisStore};
+use crate::adapters::system::RandomIds;
 use crate::model::{
     Activity, EnvId, FlowId, Headers, InboundMessage, PackId, Problem, TenantId, decode,
 };
-use crate::ports::{Begin, Begun, Claim, Commit, StateSlot, StoreError, TurnStore};
+use crate::ports::{Begin, Begun, Claim, Commit, NewId, StateSlot, StoreError, TurnStore};
 
 /// Every command that the scripts run. A test compares it with them.
 const PROBE: &str = include_str!("probe.lua");
@@ -215,7 +216,7 @@ fn is_refusal(error: &RedisError) -> bool {
 
 /// An activity that no provider sends: its key is new, its user and conversation are nobody's.
 fn activity(env: &EnvId, tenant: &TenantId) -> Option<Activity> {
-    let id = uuid::Uuid::new_v4();
+    let id = RandomIds.uuid();
     let body = serde_json::json!({
         "id": format!("probe-{id}"),
         "from": {"id": "probe"},

@@ -1,7 +1,7 @@
 //! Options of a connection that some installations cannot do without.
 
 use bytes::Bytes;
-use greentic_worker::adapters::nats::config::{JetStream, Tls};
+use greentic_worker::adapters::nats::config::{DeliveryMode, JetStream, Tls};
 use greentic_worker::model::Secret;
 use greentic_worker::ports::{Destination, Publisher};
 
@@ -143,15 +143,40 @@ async fn tls_before_anything_else() {
     assert!(said.contains("nats.tls.handshake_first"), "{said}");
 }
 
-/// A client that is told of others in the cluster tries those, too, unless it is told not to.
+/// Two servers of one cluster, which tell clients of each other.
 #[tokio::test]
 async fn servers_that_a_server_tells_of() {
-    let lines = "client_advertise: \"127.0.0.1:1\"\ncluster { name: c, listen: \"127.0.0.1:-1\" }";
-    let server = NatsServer::start_without_jetstream_with(lines).await;
+    let routes = [(); 2].map(|()| crate::harness::free_port().unwrap());
+    let lines = |own: usize| {
+        let (own, other) = (routes[own], routes[1 - own]);
+        format!(
+            "cluster {{ name: c, listen: \"127.0.0.1:{own}\", routes: [ \"nats://127.0.0.1:{other}\" ] }}"
+        )
+    };
+    let mut first = NatsServer::start_without_jetstream_with(&lines(0)).await;
+    let _second = NatsServer::start_without_jetstream_with(&lines(1)).await;
+    let known = crate::harness::poll(SOON, async || {
+        let client = async_nats::connect(first.url()).await.ok()?;
+        (client.server_info().connect_urls.len() == 2).then_some(())
+    });
+    assert!(known.await.is_some(), "they find each other");
+    let all = Config {
+        delivery: DeliveryMode::Core,
+        retain_servers_order: true,
+        ..config(&first)
+    };
     let only = Config {
         ignore_discovered_servers: true,
-        retain_servers_order: true,
-        ..config(&server)
+        ..all.clone()
     };
-    assert!(Nats::connect(&only).await.unwrap().is_connected());
+    let (all, only) = (
+        Nats::connect(&all).await.unwrap(),
+        Nats::connect(&only).await.unwrap(),
+    );
+    first.stop().await;
+    let gone = crate::harness::poll(SOON, async || (!only.is_connected()).then_some(()));
+    assert!(gone.await.is_some());
+    let moved = crate::harness::poll(SOON, async || all.is_connected().then_some(()));
+    assert!(moved.await.is_some(), "the second one is there");
+    assert!(!only.is_connected(), "it is not for this worker");
 }

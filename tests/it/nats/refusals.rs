@@ -176,11 +176,9 @@ async fn servers_of_another_kind() {
         let error = Nats::connect(&config).await.err().unwrap();
         assert!(began.elapsed() < config.connect_timeout * 2, "{error}");
         let text = error.to_string();
-        match error {
-            ConnectError::NotNats { .. } => {}
-            ConnectError::Unreachable { .. } => assert!(text.contains("says nothing"), "{text}"),
-            other => panic!("{other:?}"),
-        }
+        let foreign = matches!(error, ConnectError::NotNats { .. });
+        // A server that waits for its client to begin cannot be told from one that hangs.
+        assert!(foreign || text.contains("says nothing"), "{error:?}");
     }
 }
 

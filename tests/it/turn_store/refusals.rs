@@ -235,12 +235,7 @@ async fn the_documented_rights_are_enough_and_each_of_them_is_missed_by_name() {
         }
         let rights = documented().replace(&format!(" {right}"), "");
         let said = prepared(&rights).await;
-        let named = match right {
-            // With -@all there is no way to grant a part of it.
-            "+script|load" => "+script|load",
-            right => right,
-        };
-        assert!(said.contains(&format!("`{named}`")), "{right}: {said}");
+        assert!(said.contains(&format!("`{right}`")), "{right}: {said}");
     }
 }
 

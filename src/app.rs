@@ -293,6 +293,7 @@ fn turn_config(settings: &Settings) -> turn::Config {
 fn worker_config(settings: &Settings, tenants: &[TenantId]) -> worker::Config {
     worker::Config {
         slots: settings.worker.slots.get(),
+        tenant_queue: settings.worker.tenant_queue,
         tenants: TenantLimits::of(settings).served(tenants),
         progress_every: settings.nats.ack_wait / 3,
         drain_timeout: settings.worker.drain_timeout,

@@ -67,6 +67,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
     let metrics = Arc::new(Metrics::new(Arc::new(Health::new(Duration::from_secs(60)))));
     let config = worker::Config {
         slots: 1,
+        tenant_queue: 8,
         tenants: vec![(tenant(), 1)],
         progress_every: Duration::from_secs(1),
         drain_timeout: DRAIN,

@@ -77,6 +77,8 @@ pub struct Worker {
     pub slots: NonZeroUsize,
     /// Most of them for one tenant; none means all of them.
     pub tenant_slots: Option<NonZeroUsize>,
+    /// Messages of one tenant that may wait behind another one of their conversation without holding a slot.
+    pub tenant_queue: usize,
     /// How often a turn that fails by its own fault is tried before its message is dead-lettered.
     pub attempts: NonZeroU32,
     /// How long a turn may run.
@@ -154,6 +156,7 @@ impl Default for Worker {
             threads: NonZeroUsize::MIN,
             slots: const { NonZeroUsize::new(256).unwrap() },
             tenant_slots: None,
+            tenant_queue: 4096,
             attempts: const { NonZeroU32::new(5).unwrap() },
             turn_timeout: Duration::from_secs(30),
             retry: Retry::default(),

@@ -75,6 +75,11 @@ fn lane(activity: &Activity) -> Lane {
 }
 
 impl Place {
+    /// Whether a turn before it has not left yet.
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
     /// Waits until all turns before have left.
     pub async fn reached(&mut self) {
         if let Some(called) = &mut self.behind {

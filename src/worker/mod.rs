@@ -24,7 +24,7 @@ use crate::turn::Turns;
 use lanes::{Lanes, Place};
 pub use pull::IDLE_WAIT;
 use pull::Puller;
-use slots::{Slot, Slots};
+use slots::{SlotClaim, Slots};
 
 /// Tenants, each with the most turns it may have at once.
 pub type Served = Vec<(TenantId, usize)>;
@@ -34,6 +34,8 @@ pub type Served = Vec<(TenantId, usize)>;
 pub struct Config {
     /// How many turns run at once.
     pub slots: usize,
+    /// How many messages of a tenant may wait behind another one of their conversation without holding a slot.
+    pub tenant_queue: usize,
     /// The tenants to pull for at first, each with the most turns it may have at once.
     pub tenants: Served,
     /// How often to tell the transport that a message is still being worked on.
@@ -161,7 +163,7 @@ where
                     shared: Arc::clone(&self.shared),
                     tenant: free.key().clone(),
                     metrics: Arc::new(self.metrics.tenant(free.key())),
-                    slots: Slots::new(&slots, limit),
+                    slots: Slots::new(&slots, limit, self.shared.config.tenant_queue),
                     stop: stop.clone(),
                 };
                 free.insert(stop);
@@ -196,13 +198,21 @@ where
 
     /// Takes a message that was pulled: finds its place in its conversation now, while messages are in order, and runs
     /// its turn in a task of its own.
-    fn accept(self: &Arc<Self>, delivery: I::Delivery, slot: Slot, metrics: &Arc<TenantMetrics>) {
+    fn accept(
+        self: &Arc<Self>,
+        delivery: I::Delivery,
+        mut claim: SlotClaim,
+        metrics: &Arc<TenantMetrics>,
+    ) {
         let message = delivery.message();
         let span = TurnSpan::new(&message.tenant);
         let read = self.turns.read(message).map(|activity| {
             let activity = Arc::new(activity);
             span.activity(&activity);
             let place = self.lanes.queue(&activity);
+            if place.is_behind() {
+                claim.queue();
+            }
             (activity, place)
         });
         if let (Err(_), Some(key)) = (&read, key_from_headers(&message.headers)) {
@@ -212,8 +222,9 @@ where
         let around = span.clone();
         // In a box before it is handed on: it is large, and each hand would copy it.
         let turn = Box::pin(async move {
-            shared.handle(delivery, read, &metrics, &span).await;
-            drop(slot);
+            shared
+                .handle(delivery, (read, claim), &metrics, &span)
+                .await;
         });
         self.running.spawn(around.around(turn));
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::slots::{Reserved, Slot, Slots};
+use super::slots::{Reservation, SlotClaim, Slots};
 use crate::model::TenantId;
 use crate::ports::{Delivery as _, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::TenantMetrics;
@@ -51,10 +51,10 @@ struct Pulled {
 }
 
 /// What a tenant's pulls brought and nobody accepted yet.
-struct Arrived<D>(Mutex<Vec<(D, Slot)>>);
+struct Arrived<D>(Mutex<Vec<(D, SlotClaim)>>);
 
 impl<D> Arrived<D> {
-    fn lock(&self) -> MutexGuard<'_, Vec<(D, Slot)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(D, SlotClaim)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +90,7 @@ where
         }
     }
 
-    /// An idle tenant asks for one message at a time, on a slot of its own.
+    /// An idle tenant asks for one message at a time, and holds no slot while none comes.
     async fn pull_on(&self) {
         let mut want = 1;
         let mut pause = FIRST_PAUSE;
@@ -136,8 +136,8 @@ where
             }
             let mut arrived = arrived.lock();
             arrived.sort_by_key(|(delivery, _)| delivery.message().sequence);
-            for (delivery, slot) in arrived.drain(..) {
-                self.shared.accept(delivery, slot, &self.metrics);
+            for (delivery, claim) in arrived.drain(..) {
+                self.shared.accept(delivery, claim, &self.metrics);
             }
             match ended.is_empty() {
                 true => Poll::Pending,
@@ -149,7 +149,7 @@ where
     }
 
     /// Slots for the next pull; none are taken while infrastructure is away.
-    async fn reserve(&self, want: usize) -> Option<Reserved> {
+    async fn reserve(&self, want: usize) -> Option<Reservation> {
         while tokio::time::timeout(BEAT, self.shared.turns.outage.over())
             .await
             .is_err()
@@ -158,7 +158,7 @@ where
             self.metrics.waiting();
         }
         if want == 1 {
-            self.slots.reserve_one().await
+            self.slots.listen().await
         } else {
             self.slots.reserve(want).await
         }
@@ -167,7 +167,7 @@ where
     /// One pull; one that fails ends with a pause, jittered so that replicas do not come back all at once.
     async fn pull(
         &self,
-        mut reserved: Reserved,
+        mut reserved: Reservation,
         arrived: &Arrived<I::Delivery>,
         wait: Duration,
         pause: Duration,
@@ -196,7 +196,7 @@ where
 
     async fn take_all(
         &self,
-        reserved: &mut Reserved,
+        reserved: &mut Reservation,
         arrived: &Arrived<I::Delivery>,
         wait: Duration,
         got: &mut usize,
@@ -207,9 +207,9 @@ where
             .pull(&self.tenant, reserved.len(), wait)
             .await?;
         while let Some(delivery) = messages.next().await.transpose()? {
-            let Some(slot) = reserved.take() else { break };
+            let Some(claim) = reserved.take() else { break };
             *got += 1;
-            arrived.lock().push((delivery, slot));
+            arrived.lock().push((delivery, claim));
         }
         self.metrics.pulled();
         Ok(())

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lanes::Place;
+use super::slots::{Slot, SlotClaim};
 use super::{Queued, Shared, dead_letter};
 use crate::model::Activity;
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
-use crate::telemetry::{self, TenantMetrics, TurnSpan};
+use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
 use crate::turn::{Applied, Disposition, Ended, Rejection, TurnError, apology};
 
 /// From this delivery on a message is suspected of killing its workers. Suspects run one at a time: a worker that dies of
@@ -16,6 +17,16 @@ use crate::turn::{Applied, Disposition, Ended, Rejection, TurnError, apology};
 const SUSPECT_DELIVERY: u64 = 3;
 /// How long a message stays away that fits into no dead letter: it stays in the stream until someone raises the limit.
 const UNSTORABLE_PAUSE: Duration = Duration::from_secs(300);
+
+/// An activity that waits for its turn: behind others of its conversation, then for a slot.
+struct Waiting<'a> {
+    activity: &'a Activity,
+    place: Place,
+    claim: SlotClaim,
+}
+
+/// The slot of a turn that runs, and its share in the count of those.
+type Running = (Option<Slot>, InFlight);
 
 impl<I, S, P> Shared<I, S, P>
 where
@@ -27,22 +38,31 @@ where
     pub(super) async fn handle(
         &self,
         delivery: I::Delivery,
-        read: Result<Queued, TurnError>,
+        (read, claim): (Result<Queued, TurnError>, SlotClaim),
         metrics: &TenantMetrics,
         span: &TurnSpan,
     ) {
         let began = Instant::now();
-        let _in_flight = metrics.turn_began();
         if delivery.delivered() > 1 {
             metrics.redelivered();
         }
+        // Held until the delivery is settled.
+        let mut running = None;
         let (activity, ended) = match read {
             Ok((activity, place)) => {
-                let queued = (&*activity, place);
-                let ended = self.work(&delivery, queued, began, span).await;
+                let queued = Waiting {
+                    activity: &activity,
+                    place,
+                    claim,
+                };
+                let running = (&mut running, metrics);
+                let ended = self.work(&delivery, queued, running, span).await;
                 (Some(activity), ended)
             }
-            Err(error) => (None, Ended::rejected(error)),
+            Err(error) => {
+                running = Some((claim.acquire().await, metrics.turn_began()));
+                (None, Ended::rejected(error))
+            }
         };
         let settled = match &ended.disposition {
             Disposition::Ack => delivery.ack().await,
@@ -58,23 +78,26 @@ where
         // Last, so that no count is ahead of what it counts.
         let outcome = count(metrics, &ended);
         metrics.turn_finished(outcome, began.elapsed());
+        drop(running);
         if let Err(error) = settled {
             // The message comes again, and BEGIN finds what was applied.
             tracing::warn!(error = %error, "a delivery could not be settled and will come again");
         }
     }
 
-    /// Runs the turn in its place of the conversation, and meanwhile tells the transport that it is being worked on. If
-    /// the drain's deadline comes first, the message goes back at once.
+    /// Runs the turn in its place of the conversation, as soon as it has a slot, and meanwhile tells the transport that it is
+    /// being worked on. If the drain's deadline comes first, the message goes back at once.
     async fn work(
         &self,
         delivery: &I::Delivery,
-        (activity, mut place): (&Activity, Place),
-        began: Instant,
+        mut waiting: Waiting<'_>,
+        (running, metrics): (&mut Option<Running>, &TenantMetrics),
         span: &TurnSpan,
     ) -> Ended {
+        let activity = waiting.activity;
         let turn = async {
-            place.reached().await;
+            waiting.place.reached().await;
+            *running = Some((waiting.claim.acquire().await, metrics.turn_began()));
             let delivered = delivery.delivered();
             let _alone = match delivered >= SUSPECT_DELIVERY {
                 true => Some(self.suspect.lock().await),
@@ -83,7 +106,7 @@ where
             self.turns.run(activity, delivered, span).await
         };
         tokio::pin!(turn);
-        let mut told = began;
+        let mut told = Instant::now();
         loop {
             // Misses no beat from here on.
             let beat = self.beat.notified();

@@ -1,16 +1,21 @@
 //! How many turns run at once: in all, and of one tenant, so that none starves another.
+//!
+//! A slot is the right to run a turn. Nothing that only waits holds one: neither a pull that listens for a message, nor a
+//! message behind another one of its conversation.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The slots of one tenant: a share of everyone's, and one of its own, so that an idle tenant can always be listened to
-/// without holding what a busy one needs. Its limit counts both.
+/// The slots of one tenant: a share of everyone's, and one of its own, so that no other tenant can keep it from being
+/// served. Its limit counts both.
 #[derive(Clone, Debug)]
 pub struct Slots {
     shared: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
     own: Arc<Semaphore>,
+    /// Places for messages behind another one of their conversation, which need no slot until they are first.
+    queue: Arc<Semaphore>,
 }
 
 /// The right to run one turn.
@@ -20,61 +25,131 @@ pub struct Slot {
     _tenant: OwnedSemaphorePermit,
 }
 
-/// Slots that are held for the messages of one pull.
+/// What the messages of one pull are taken on.
 #[derive(Debug)]
-pub struct Reserved {
-    slots: OwnedSemaphorePermit,
+pub struct Reservation {
+    slots: Slots,
     tenant: OwnedSemaphorePermit,
+    /// None for a pull that only listens: its message takes a slot when it comes.
+    held: Option<OwnedSemaphorePermit>,
+}
+
+/// The claim of one message to a slot, which it may have to wait for.
+#[derive(Debug)]
+pub struct SlotClaim {
+    slots: Slots,
+    tenant: Option<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
+    _queue: Option<OwnedSemaphorePermit>,
 }
 
 impl Slots {
-    /// The slots of a tenant that may use up to `limit` at once.
-    pub fn new(shared: &Arc<Semaphore>, limit: usize) -> Self {
+    /// The slots of a tenant that may use up to `limit` at once, and have up to `queue` messages wait without one.
+    pub fn new(shared: &Arc<Semaphore>, limit: usize, queue: usize) -> Self {
         Self {
             shared: Arc::clone(shared),
             tenant: Arc::new(Semaphore::new(limit.max(1))),
             own: Arc::new(Semaphore::new(1)),
+            queue: Arc::new(Semaphore::new(queue)),
         }
     }
 
-    /// Takes the tenant's own slot; while a turn still runs on that, one of the shared ones.
-    pub async fn reserve_one(&self) -> Option<Reserved> {
+    /// Prepares to listen for one message as soon as a slot is free for it. The slot itself is left to turns meanwhile.
+    pub async fn listen(&self) -> Option<Reservation> {
         let tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
-        let slots = match Arc::clone(&self.own).try_acquire_owned() {
-            Ok(own) => own,
-            Err(_) => Arc::clone(&self.shared).acquire_owned().await.ok()?,
-        };
-        Some(Reserved { slots, tenant })
+        drop(self.acquire().await?);
+        Some(Reservation {
+            slots: self.clone(),
+            tenant,
+            held: None,
+        })
     }
 
-    /// Waits for one shared slot, in turn with the other tenants, and takes up to `max` of what is free then.
-    pub async fn reserve(&self, max: usize) -> Option<Reserved> {
+    /// Waits for one slot, in turn with the other tenants, and takes up to `max` of what is free then.
+    pub async fn reserve(&self, max: usize) -> Option<Reservation> {
         let mut tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
-        let mut slots = Arc::clone(&self.shared).acquire_owned().await.ok()?;
+        let mut held = self.acquire_shared_first().await?;
         let more = |semaphore: &Semaphore| semaphore.available_permits().min(max.saturating_sub(1));
         let more = u32::try_from(more(&self.tenant).min(more(&self.shared))).unwrap_or(u32::MAX);
+        let is_shared = Arc::ptr_eq(held.semaphore(), &self.shared);
         if more > 0
+            && is_shared
             && let Ok(tenants) = Arc::clone(&self.tenant).try_acquire_many_owned(more)
             && let Ok(shareds) = Arc::clone(&self.shared).try_acquire_many_owned(more)
         {
             tenant.merge(tenants);
-            slots.merge(shareds);
+            held.merge(shareds);
         }
-        Some(Reserved { slots, tenant })
+        Some(Reservation {
+            slots: self.clone(),
+            tenant,
+            held: Some(held),
+        })
+    }
+
+    /// The tenant's own slot, or a shared one: whichever is free first.
+    async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(own) = Arc::clone(&self.own).try_acquire_owned() {
+            return Some(own);
+        }
+        self.acquire_shared_first().await
+    }
+
+    async fn acquire_shared_first(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            shared = Arc::clone(&self.shared).acquire_owned() => shared.ok(),
+            own = Arc::clone(&self.own).acquire_owned() => own.ok(),
+        }
     }
 }
 
-impl Reserved {
-    /// How many turns it is good for.
+impl Reservation {
+    /// How many messages it is good for.
     pub fn len(&self) -> usize {
-        self.slots.num_permits()
+        self.tenant.num_permits()
     }
 
-    /// One of them, for a message that came.
-    pub fn take(&mut self) -> Option<Slot> {
+    /// The claim of a message that came.
+    pub fn take(&mut self) -> Option<SlotClaim> {
+        let tenant = self.tenant.split(1)?;
+        let held = match &mut self.held {
+            Some(held) => Some(held.split(1)?),
+            None => None,
+        };
+        Some(SlotClaim {
+            slots: self.slots.clone(),
+            tenant: Some(tenant),
+            held,
+            _queue: None,
+        })
+    }
+}
+
+impl SlotClaim {
+    /// Gives the slot back until the message is the first of its conversation. Where no place is left to wait in, the
+    /// message keeps it, which slows the tenant's pulls.
+    pub fn queue(&mut self) {
+        if let Ok(place) = Arc::clone(&self.slots.queue).try_acquire_owned() {
+            self._queue = Some(place);
+            self.held = None;
+            self.tenant = None;
+        }
+    }
+
+    /// Waits for the slot.
+    pub async fn acquire(self) -> Option<Slot> {
+        let tenant = match self.tenant {
+            Some(tenant) => tenant,
+            None => Arc::clone(&self.slots.tenant).acquire_owned().await.ok()?,
+        };
+        let slot = match self.held {
+            Some(held) => held,
+            None => self.slots.acquire().await?,
+        };
         Some(Slot {
-            _slot: self.slots.split(1)?,
-            _tenant: self.tenant.split(1)?,
+            _slot: slot,
+            _tenant: tenant,
         })
     }
 }
@@ -85,35 +160,84 @@ mod tests {
 
     use super::*;
 
+    /// What is ready at once.
+    fn now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+        future.now_or_never().flatten()
+    }
+
     #[test]
-    fn a_tenant_takes_what_is_free_up_to_its_limit_and_keeps_its_own() {
+    fn a_tenant_takes_what_is_free_up_to_its_limit_and_falls_back_to_its_own() {
         let shared = Arc::new(Semaphore::new(10));
-        let (busy, idle) = (Slots::new(&shared, 8), Slots::new(&shared, 8));
-        let held = busy.reserve(100).now_or_never().unwrap().unwrap();
+        let (busy, idle) = (Slots::new(&shared, 8, 0), Slots::new(&shared, 8, 0));
+        let held = now(busy.reserve(100)).unwrap();
         assert_eq!(held.len(), 8);
-        let mut rest = idle.reserve(100).now_or_never().unwrap().unwrap();
+        let rest = now(idle.reserve(100)).unwrap();
         assert_eq!(rest.len(), 2);
-        assert!(
-            idle.reserve(1).now_or_never().is_none(),
-            "more slots than there are"
-        );
-        assert_eq!(idle.reserve_one().now_or_never().unwrap().unwrap().len(), 1);
-        let slot = rest.take().unwrap();
-        drop(rest);
-        assert_eq!(shared.available_permits(), 1);
-        drop(slot);
+        let mut own = now(idle.reserve(100)).unwrap();
+        assert_eq!(own.len(), 1);
+        assert!(now(idle.reserve(1)).is_none(), "more slots than there are");
+        let slot = now(own.take().unwrap().acquire()).unwrap();
+        drop((own, rest));
         assert_eq!(shared.available_permits(), 2);
+        assert!(idle.own.try_acquire().is_err());
+        drop(slot);
+        assert!(idle.own.try_acquire().is_ok());
     }
 
     #[test]
     fn a_tenants_own_slot_counts_in_its_limit() {
         let shared = Arc::new(Semaphore::new(10));
-        let limited = Slots::new(&shared, 2);
-        let listening = limited.reserve_one().now_or_never().unwrap().unwrap();
-        let running = limited.reserve(100).now_or_never().unwrap().unwrap();
+        let limited = Slots::new(&shared, 2, 0);
+        let listening = now(limited.listen()).unwrap();
+        let running = now(limited.reserve(100)).unwrap();
         assert_eq!((listening.len(), running.len()), (1, 1));
-        assert!(limited.reserve_one().now_or_never().is_none());
+        assert!(now(limited.listen()).is_none());
         drop(listening);
-        assert!(limited.reserve_one().now_or_never().is_some());
+        assert!(now(limited.listen()).is_some());
+    }
+
+    #[test]
+    fn who_listens_holds_no_slot_and_waits_until_there_is_one() {
+        let shared = Arc::new(Semaphore::new(1));
+        let tenants: Vec<_> = (0..5).map(|_| Slots::new(&shared, 8, 0)).collect();
+        let mut listening: Vec<_> = tenants
+            .iter()
+            .map(|slots| now(slots.listen()).unwrap())
+            .collect();
+        assert_eq!(shared.available_permits(), 1);
+        // Each of them can run a message on its own slot, and one a second one.
+        let running: Vec<_> = listening
+            .iter_mut()
+            .map(|reservation| now(reservation.take().unwrap().acquire()).unwrap())
+            .collect();
+        let second = now(tenants[0].reserve(1)).unwrap();
+        assert!(
+            now(tenants[0].listen()).is_none(),
+            "hoards what it cannot run"
+        );
+        drop(second);
+        assert!(now(tenants[0].listen()).is_some());
+        drop(running);
+    }
+
+    #[test]
+    fn a_message_in_a_queue_holds_no_slot_as_long_as_there_is_room() {
+        let shared = Arc::new(Semaphore::new(3));
+        let slots = Slots::new(&shared, 3, 1);
+        let mut reservation = now(slots.reserve(3)).unwrap();
+        let mut claims: Vec<_> = (0..3).map(|_| reservation.take().unwrap()).collect();
+        drop(reservation);
+        claims[1].queue();
+        assert_eq!(shared.available_permits(), 1);
+        claims[2].queue();
+        assert_eq!(shared.available_permits(), 1, "the queue has one place");
+        let mut others = now(slots.reserve(1)).unwrap();
+        let (last, queued) = (claims.pop().unwrap(), claims.pop().unwrap());
+        let mut queued = Box::pin(queued.acquire());
+        assert!(queued.as_mut().now_or_never().is_none(), "over the limit");
+        drop(now(others.take().unwrap().acquire()).unwrap());
+        drop(others);
+        assert!(queued.as_mut().now_or_never().flatten().is_some());
+        assert!(now(last.acquire()).is_some());
     }
 }

@@ -168,3 +168,74 @@ async fn a_flood_makes_a_neighbour_at_most_twice_as_slow() {
     let slowdown = neighbour.slowdown(attack, async || flood.settled().await);
     assert!(slowdown.await <= MOST_SLOWDOWN);
 }
+
+/// Many messages of one conversation of one user.
+fn lines(count: usize) -> impl Iterator<Item = Message> {
+    (0..count).map(|n| Message::new("one", &format!("{n}")).from("loud"))
+}
+
+#[tokio::test]
+async fn a_flood_in_one_conversation_leaves_slots_to_the_other_users_of_its_tenant() {
+    const LINES: usize = 2_000;
+    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let pack = FixturePack::of("echo", &[("main", ECHO)]);
+    let tenant = fresh_tenant().runs(&pack, &["main"], "");
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    let start = async || {
+        let worker = WorkerProcess::of(&servers).bindings(&tenant);
+        worker.setting("WORKER__SLOTS", "4").start().await
+    };
+    assert_eq!(start().await.stop().await, 0);
+    for line in lines(LINES) {
+        provider.send(&line).await;
+    }
+    let quiet = Message::new("other", "hello").from("quiet").id("quiet");
+    provider.send(&quiet).await;
+
+    let _worker = start().await;
+    let (mut before, mut next) = (0, 0);
+    for position in 0..=LINES {
+        let reply = provider.expect_reply().await;
+        if reply.in_reply_to() == Some("quiet") {
+            before = position;
+        } else {
+            assert_eq!(reply.text(), next.to_string(), "out of order");
+            next += 1;
+        }
+    }
+    assert!(
+        before < LINES / 2,
+        "{before} messages of another conversation came first"
+    );
+    provider.settled().await;
+}
+
+#[tokio::test]
+async fn tenants_that_only_listen_take_no_slot_from_those_that_have_messages() {
+    const TENANTS: usize = 12;
+    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let pack = FixturePack::of("echo", &[("main", ECHO)]);
+    let tenants: Vec<_> = (0..TENANTS)
+        .map(|_| fresh_tenant().runs(&pack, &["main"], ""))
+        .collect();
+    let mut worker = WorkerProcess::of(&servers).setting("WORKER__SLOTS", "4");
+    for tenant in &tenants {
+        worker = worker.bindings(tenant);
+    }
+    let _worker = worker.start().await;
+    let mut providers = Vec::new();
+    for tenant in &tenants {
+        providers.push(Provider::connect(&servers, tenant).await);
+    }
+    // After its message a tenant listens for the next one, while its own slot still runs the turn. The last ones are the
+    // first to get another message, when the first ones have listened for long.
+    for text in ["one", "two"] {
+        for provider in providers.iter_mut().rev() {
+            provider.send(&Message::new("c", text)).await;
+            provider.expect_text(text).await;
+        }
+        providers.reverse();
+    }
+}

@@ -193,6 +193,7 @@ impl Workplace {
         let tenants = TENANTS.map(|tenant| (TenantId::new(tenant).expect("a tenant"), 8));
         let config = worker::Config {
             slots: 8,
+            tenant_queue: 8,
             tenants: tenants[..world.plan.tenants].to_vec(),
             progress_every: ACK_WAIT / 3,
             drain_timeout: Duration::from_secs(1),

@@ -209,6 +209,36 @@ async fn a_master_that_its_replicas_left_and_one_whose_data_is_stale_are_left_to
 }
 
 #[tokio::test]
+async fn a_server_that_loads_its_data_is_waited_for() {
+    // A thousandth of a second a key, and an ear for clients every thousand keys.
+    let slow = ["--key-load-delay", "1000"];
+    let mut server = RedisServer::start_own_with(&slow).await;
+    let redis = Redis::on(&server.url()).await;
+    let mut fill = redis::pipe();
+    for n in 0..4_000 {
+        fill.cmd("SET").arg(format!("filler-{n}")).arg(n).ignore();
+    }
+    let () = fill
+        .query_async(&mut redis.connection.clone())
+        .await
+        .unwrap();
+    let config = Config {
+        url: ServerUrl::new(server.url()),
+        ..Config::default()
+    };
+    let store = RedisStore::connect(&config).await.unwrap();
+    server.stop().await;
+    let loading = poll(DEADLINE, async || {
+        let error = store.probe().await.err()?;
+        error.to_string().contains("BusyLoading").then_some(())
+    });
+    let (loading, ()) = tokio::join!(loading, server.start_again());
+    assert!(loading.is_some(), "it says that it loads");
+    let back = poll(DEADLINE, async || store.probe().await.ok()).await;
+    assert!(back.is_some());
+}
+
+#[tokio::test]
 async fn a_password_that_is_rotated_is_read_from_its_file_again() {
     let server = RedisServer::start_own_with(&["--requirepass", "one"]).await;
     let admin = redis::Client::open(server.url().replace("//", "//:one@")).unwrap();

@@ -18,7 +18,9 @@ use std::sync::Arc;
 use components::component;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
-use greentic_worker::model::{ComponentDigest, FlowId, Invocation, InvocationForm, PackId};
+use greentic_worker::model::{
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId,
+};
 use greentic_worker::ports::{CallStep, ComponentCall, Components, Grants};
 use greentic_worker::telemetry::ComponentMetrics;
 use scenes::{Kept, Pack, Scene};
@@ -104,6 +106,7 @@ fn echo(code: &[u8], payload: Value) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
+        log: LogBudget::default(),
         idempotency_key: "bench-0".to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
+mod assembly;
 mod load;
 mod reload;
 mod unserved;
@@ -9,8 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use load::prepare;
-pub use load::{Loaded, Loader, load};
+pub use load::{LeftOut, Loaded, Loader, load};
+pub(crate) use load::{load_with, prepare};
 use reload::Reloading;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
@@ -140,15 +141,23 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         report(nats.prepare(&tenants).await?)?;
         report(redis.prepare(&settings.environment, &tenants).await?)?;
         let http = listen(settings.http.listen).await?;
+        if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
+            loaded.components.keep_from(address);
+        }
 
         let health = Arc::new(Health::new(settings.http.stalled_after));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health)).with_components(loader.counted()));
+        let metrics = Arc::new(
+            Metrics::new(Arc::clone(&health))
+                .with_components(loader.counted())
+                .with_memory(loader.memory()),
+        );
         let outage = Outage::default();
         let Ports {
             inbound,
             store,
             publisher,
         } = ports(&nats, &redis);
+        let memory = loader.memory().clone();
         let loader = Arc::new(loader);
         let live = Arc::new(loader.put_in_force(loaded.registry));
         let turns = Turns {
@@ -162,7 +171,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             config: turn_config(settings),
         };
         let config = worker_config(settings, &tenants);
-        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config);
+        let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config).within(memory);
         let reloading = Reloading {
             loader,
             live,
@@ -174,6 +183,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics: Arc::clone(&metrics),
             every: settings.reload.every,
             seen: loaded.seen,
+            left_out: loaded.left_out,
         };
         Ok(Self {
             worker,

@@ -8,10 +8,13 @@ use greentic_types::PackManifest;
 
 use crate::bindings::{self, Entry, EnvPolicy, Origin, PackBinding};
 use crate::flow::{self, Program};
-use crate::model::{FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId};
+use crate::model::{
+    FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId, UndeclaredState,
+};
 use crate::pack::{self, Resolver};
-use crate::registry::{BoundPack, DefaultFlow, EntryError, Registry};
+use crate::registry::{BoundPack, DefaultError, DefaultFlow, EntryError, Registry};
 
+mod capabilities;
 mod folder;
 mod shelf;
 
@@ -31,6 +34,8 @@ pub struct Sources<'a> {
     pub signatures: &'a pack::Signatures,
     /// How far a turn of a flow may go.
     pub flow_limits: flow::Limits,
+    /// What becomes of state that components do not declare.
+    pub undeclared_state: UndeclaredState,
     /// Which variables may be granted.
     pub policy: &'a EnvPolicy,
     /// The worker's environment, from which they are granted.
@@ -67,49 +72,102 @@ pub fn read(paths: &[PathBuf]) -> Bindings {
     Bindings { merged, problems }
 }
 
+/// A pack of a tenant's gtbind, as far as it could be opened.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Whose gtbind it is.
+    pub tenant: TenantId,
+    /// The name that the pack gives itself, where its archive could be opened.
+    pub name: Option<String>,
+    /// The pack, if it can be run.
+    pub bound: Option<BoundPack>,
+    /// All that is wrong with it. A pack that several tenants bind is told of once.
+    pub problems: Problems,
+}
+
+/// All that the gtbinds bind, opened.
+#[derive(Debug)]
+pub struct Opening {
+    /// One for each pack of each tenant.
+    pub candidates: Vec<Candidate>,
+    /// The code that the flows call, each once.
+    pub code: Vec<ComponentCode>,
+    /// What is wrong with the gtbinds themselves.
+    pub problems: Problems,
+}
+
 /// Loads everything that the gtbinds bind: opens the packs, compiles their flows, grants variables. If there is any
 /// error, all problems come and nothing else.
-pub fn load(
-    sources: &Sources<'_>,
-    Bindings {
-        merged,
-        mut problems,
-    }: Bindings,
-) -> Result<Loaded, Problems> {
-    let mut shelf = Shelf::default();
-    let mut bound = Vec::new();
-    for binding in &merged {
-        let (env, found) = bindings::grant(sources.policy, binding, sources.environment);
-        problems.extend(found);
-        let Some(opened) = shelf.take(sources, binding, &mut problems) else {
-            continue;
-        };
-        check_flows(binding, &opened.manifest, &mut problems);
-        if let Some(program) = &opened.program {
-            bound.push(bind(binding, &opened, program, env, &mut problems));
+pub fn load(sources: &Sources<'_>, bindings: Bindings) -> Result<Loaded, Problems> {
+    open(sources, bindings).all(sources.defaults)
+}
+
+/// Opens everything that the gtbinds bind. A pack that is broken is in no other one's way.
+pub fn open(sources: &Sources<'_>, Bindings { merged, problems }: Bindings) -> Opening {
+    let mut shelf = Shelf::new(sources.undeclared_state);
+    let candidate = |binding: &PackBinding| {
+        let (env, mut problems) = bindings::grant(sources.policy, binding, sources.environment);
+        let opened = shelf.take(sources, binding, &mut problems);
+        let mut bound = None;
+        if let Some(opened) = &opened {
+            check_flows(binding, &opened.manifest, &mut problems);
+            if let Some(program) = &opened.program {
+                bound = Some(bind(binding, opened, program, env, &mut problems));
+            }
         }
-    }
-    let (registry, errors) = Registry::new(bound, sources.defaults);
-    if problems.has_errors() {
-        // What else is wrong may follow from what is missing by now.
-        return Err(problems);
-    }
-    for error in errors {
-        problems.push(
-            Problem::error(error.to_string())
-                .at("setting tenants.*.default_flow")
-                .remedy("name a pack that is bound and a flow that its gtbind lists: `<pack name>/<flow>`"),
-        );
-    }
-    warn(&registry, sources.defaults, &mut problems);
-    if problems.has_errors() {
-        return Err(problems);
-    }
-    Ok(Loaded {
-        registry,
+        Candidate {
+            tenant: binding.tenant.clone(),
+            name: opened.map(|opened| opened.manifest.pack_id.to_string()),
+            bound,
+            problems,
+        }
+    };
+    Opening {
+        candidates: merged.iter().map(candidate).collect(),
         code: shelf.into_code(),
-        warnings: problems,
-    })
+        problems,
+    }
+}
+
+impl Opening {
+    /// All of it, or every problem.
+    ///
+    /// # Errors
+    /// Every problem that was found, warnings included.
+    pub fn all(self, defaults: &BTreeMap<TenantId, DefaultFlow>) -> Result<Loaded, Problems> {
+        let Self {
+            candidates,
+            code,
+            mut problems,
+        } = self;
+        let mut bound = Vec::new();
+        for candidate in candidates {
+            problems.extend(candidate.problems);
+            bound.extend(candidate.bound);
+        }
+        let (registry, errors) = Registry::new(bound, defaults);
+        if problems.has_errors() {
+            // What else is wrong may follow from what is missing by now.
+            return Err(problems);
+        }
+        problems.extend(errors.iter().map(wrong_default));
+        warn(&registry, defaults, &mut problems);
+        if problems.has_errors() {
+            return Err(problems);
+        }
+        Ok(Loaded {
+            registry,
+            code,
+            warnings: problems,
+        })
+    }
+}
+
+/// A default flow that names nothing.
+pub(crate) fn wrong_default(error: &DefaultError) -> Problem {
+    Problem::error(error.to_string())
+        .at("setting tenants.*.default_flow")
+        .remedy("name a pack that is bound and a flow that its gtbind lists: `<pack name>/<flow>`")
 }
 
 /// Loads a pack that is not bound any more from the archive that was kept of it, for a tenant that still has parked
@@ -141,7 +199,7 @@ pub fn load_kept(
         env: BTreeMap::new(),
     };
     let (env, mut problems) = bindings::grant(sources.policy, &binding, sources.environment);
-    let mut shelf = Shelf::default();
+    let mut shelf = Shelf::new(sources.undeclared_state);
     let opened = shelf.take(sources, &binding, &mut problems);
     let program = opened.as_ref().and_then(|opened| opened.program.as_ref());
     match (&opened, program) {
@@ -232,7 +290,11 @@ fn variable_for(key: &str) -> String {
 }
 
 /// What is legal, but perhaps not meant.
-fn warn(registry: &Registry, defaults: &BTreeMap<TenantId, DefaultFlow>, problems: &mut Problems) {
+pub(crate) fn warn(
+    registry: &Registry,
+    defaults: &BTreeMap<TenantId, DefaultFlow>,
+    problems: &mut Problems,
+) {
     let tenants = registry.tenants();
     for tenant in tenants
         .iter()

@@ -10,6 +10,7 @@
 //! - [`registry`]: (tenant, pack, flow) to the compiled flow; which flow a message starts.
 //! - [`catalog`]: loads the registry from bindings and packs, with all problems at once.
 //! - [`ports`]: what a turn needs of the outside world, as traits.
+//! - [`budget`]: the memory in use, by tenant, against one limit.
 //! - [`turn`]: one activity, start to end: begin, advance, commit, publish, disposition.
 //! - [`worker`]: pulls deliveries, runs turns in parallel, keeps each conversation in order, drains.
 //! - [`adapters`]: the ports on NATS, Redis, wasmtime and memory; the operator's HTTP endpoint.
@@ -21,6 +22,7 @@
 pub mod adapters;
 pub mod app;
 pub mod bindings;
+pub mod budget;
 pub mod catalog;
 pub mod chat;
 pub mod cli;

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod purge;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,5 +13,9 @@ use greentic_worker::cli::{self, Cli};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse())
+    let cli = Cli::parse();
+    if cli.serves() {
+        purge::start();
+    }
+    cli::run(cli)
 }

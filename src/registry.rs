@@ -69,13 +69,14 @@ impl BoundPack {
 impl Registry {
     /// A registry of these packs. A default that names nothing comes back as an error; the rest stands without it.
     pub fn new(
-        packs: impl IntoIterator<Item = BoundPack>,
+        packs: impl IntoIterator<Item = impl Into<Arc<BoundPack>>>,
         defaults: &BTreeMap<TenantId, DefaultFlow>,
     ) -> (Self, Vec<DefaultError>) {
         let mut tenants: HashMap<TenantId, Tenant> = HashMap::new();
         for pack in packs {
+            let pack: Arc<BoundPack> = pack.into();
             let tenant = tenants.entry(pack.tenant.clone()).or_default();
-            tenant.packs.insert(pack.id, Arc::new(pack));
+            tenant.packs.insert(pack.id, pack);
         }
         let mut errors = Vec::new();
         for (id, tenant) in &mut tenants {
@@ -226,4 +227,4 @@ fn entries(pack: &Arc<BoundPack>) -> impl Iterator<Item = Entry> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

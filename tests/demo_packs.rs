@@ -14,7 +14,7 @@ use std::sync::Arc;
 use greentic_worker::bindings::EnvPolicy;
 use greentic_worker::catalog::{self, Loaded, Sources};
 use greentic_worker::flow::{self, Ask, Context, Effects, Event, Run, Snapshot, Step, advance};
-use greentic_worker::model::{FlowTarget, TenantId};
+use greentic_worker::model::{FlowTarget, TenantId, UndeclaredState};
 use greentic_worker::pack::{self, Resolver};
 use greentic_worker::registry::{Entry, Registry};
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ fn load() -> Registry {
         resolver: &Resolver::new(root().join("packs/store")),
         limits: &pack::Limits::default(),
         signatures: &pack::Signatures::default(),
+        undeclared_state: UndeclaredState::default(),
         flow_limits: flow::Limits::default(),
         policy: &EnvPolicy::default(),
         environment: &BTreeMap::new(),

@@ -10,19 +10,23 @@
 mod cache;
 #[path = "wasm/calls.rs"]
 mod calls;
+#[path = "wasm/compile.rs"]
+mod compile;
 #[path = "support/components.rs"]
 mod components;
 #[path = "wasm/imports.rs"]
 mod imports;
 #[path = "wasm/limits.rs"]
 mod limits;
+#[path = "wasm/reach.rs"]
+mod reach;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use greentic_worker::adapters::wasm::{CacheDir, Code, Config, WasmComponents};
 use greentic_worker::model::{
-    ComponentDigest, FlowId, Invocation, InvocationForm, PackId, TenantId,
+    ComponentDigest, FlowId, Invocation, InvocationForm, LogBudget, PackId, TenantId,
 };
 use greentic_worker::ports::{
     CallStep, ComponentCall, ComponentError, ComponentOutput, Components, Declared, Grants,
@@ -64,7 +68,11 @@ impl Bench {
     }
 
     fn of(name: &str, code: &[u8], config: &Config) -> Self {
-        let worker = worker(config);
+        Self::on(worker(config), name, code)
+    }
+
+    /// A bench with this worker.
+    fn on(worker: WasmComponents, name: &str, code: &[u8]) -> Self {
         let digest = ComponentDigest::of(code);
         let code = Code {
             digest,
@@ -146,6 +154,7 @@ fn call(name: &str, code: ComponentDigest) -> ComponentCall {
         session: "s1".to_owned(),
         caller: None,
         attempt: 1,
+        log: LogBudget::default(),
         idempotency_key: "turn-0".to_owned(),
     }
 }

@@ -4,6 +4,7 @@ pub mod bus;
 pub mod http;
 #[cfg(any(test, feature = "it"))]
 pub mod kill_points;
+pub mod machine;
 pub mod memory;
 pub mod nats;
 pub mod packs;

@@ -1,25 +1,32 @@
 //! From settings to a registry: gtbinds are read, archives fetched and opened, flows compiled. Each load begins anew, so
 //! that a running worker can load beside what it runs.
 
-use std::collections::{BTreeMap, HashMap};
+mod fetch;
+mod kept;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
-
+use super::assembly::Assembly;
+use crate::adapters::machine;
 use crate::adapters::packs::Remote;
-use crate::adapters::wasm::{Code, WasmComponents};
-use crate::bindings::{self, EnvPolicy, Fingerprint, PackBinding};
-use crate::catalog::{self, Bindings, ComponentCode, Sources};
+use crate::adapters::wasm::{Code, Compiler, Job, Stats, WasmComponents};
+use crate::bindings::{self, EnvPolicy, Fingerprint};
+use crate::budget::MemoryBudget;
+use crate::catalog::{self, Bindings, Candidate, ComponentCode, Opening, Sources};
 use crate::flow;
-use crate::model::{PackId, PackRef, Problem, Problems, RemoteRef, TenantId};
+use crate::model::{ComponentDigest, PackId, Problem, Problems, TenantId, UndeclaredState};
 use crate::pack::{self, Cache, NotFetched, Resolver};
-use crate::registry::{BoundPack, DefaultFlow, Live, Loading, Registry, Shelf};
+use crate::registry::{DefaultFlow, Live, Registry};
 use crate::settings::Settings;
 use crate::telemetry::ComponentMetrics;
 
-/// How many archives are fetched at once.
-const PARALLEL: usize = 4;
+/// How long a start waits for components to be compiled. The tenants of those that take longer are served from then on.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// The same of a running worker, whose other changes wait meanwhile.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Loads everything that the settings bind: gtbinds, packs, flows, granted variables, components.
 #[derive(Clone)]
@@ -28,6 +35,7 @@ pub struct Loader {
     remote: Arc<Remote>,
     components: Arc<WasmComponents>,
     counted: ComponentMetrics,
+    memory: MemoryBudget,
     keeps: bool,
 }
 
@@ -38,6 +46,7 @@ struct Parts {
     cache: Option<Cache>,
     limits: pack::Limits,
     flow_limits: flow::Limits,
+    undeclared_state: UndeclaredState,
     signatures: pack::Signatures,
     policy: EnvPolicy,
     environment: BTreeMap<String, String>,
@@ -46,7 +55,7 @@ struct Parts {
 
 /// What a load brought.
 pub struct Loaded {
-    /// Everything that is bound.
+    /// Everything that is bound and in order.
     pub registry: Registry,
     /// What runs the components that its flows call: they are compiled.
     pub components: Arc<WasmComponents>,
@@ -54,6 +63,19 @@ pub struct Loaded {
     pub warnings: Problems,
     /// What the gtbinds were when they were read, or before.
     pub seen: Fingerprint,
+    /// What was left out, where a load goes on without it.
+    pub left_out: LeftOut,
+}
+
+/// Packs that are bound and not in force.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// Why.
+    pub problems: Problems,
+    /// How many there are of each tenant.
+    pub packs: BTreeMap<TenantId, u64>,
+    /// The components of all packs that are bound, those that are left out included.
+    pub(super) wanted: HashSet<ComponentDigest>,
 }
 
 type Fetched = HashMap<PackId, Result<Vec<u8>, NotFetched>>;
@@ -67,8 +89,24 @@ impl Loader {
         settings: &Settings,
         environment: BTreeMap<String, String>,
     ) -> Result<Self, Problems> {
+        Self::compiling(settings, environment, Compiler::InProcess)
+    }
+
+    /// The same, with the components compiled there.
+    ///
+    /// # Errors
+    /// Components cannot be run with these settings.
+    pub fn compiling(
+        settings: &Settings,
+        environment: BTreeMap<String, String>,
+        compiler: Compiler,
+    ) -> Result<Self, Problems> {
         let counted = ComponentMetrics::default();
-        let components = WasmComponents::new(&settings.components, counted.clone());
+        let memory = MemoryBudget::new(settings.limits.memory.of(machine::memory_bytes()));
+        let components = WasmComponents::new(&settings.components, counted.clone())
+            .compiled_by(compiler)
+            .in_network(settings.network())
+            .within(memory.clone());
         let dirs = settings.bindings_dirs.iter();
         let tenants = settings.tenants.iter();
         let defaults =
@@ -86,6 +124,7 @@ impl Loader {
                 calls: limits.call_depth.get(),
                 rendered_bytes: limits.rendered_bytes.get(),
             },
+            undeclared_state: settings.components.undeclared_state,
             signatures: settings.packs.signatures.clone(),
             policy: settings.env.clone(),
             environment,
@@ -96,8 +135,14 @@ impl Loader {
             remote: Arc::new(remote),
             components: Arc::new(components),
             counted,
+            memory,
             keeps: false,
         })
+    }
+
+    /// The memory that components use, and whatever else is counted against the same limit.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        &self.memory
     }
 
     /// What is counted of the components' calls.
@@ -112,23 +157,17 @@ impl Loader {
         self
     }
 
-    /// Loads what is bound now.
+    /// Loads what is bound now, all of it.
     ///
     /// # Errors
     /// Every problem that was found, warnings included.
     pub async fn load(&self) -> Result<Loaded, Problems> {
-        let parts = Arc::clone(&self.parts);
-        let (seen, bindings) = aside(move || {
-            let seen = bindings::fingerprint(&parts.bindings);
-            (seen, catalog::read(&parts.bindings))
-        })
-        .await?;
-        let fetched = self.fetch(&bindings.merged).await;
+        let (seen, opening) = self.open_all().await?;
         let catalog::Loaded {
             registry,
             code,
             mut warnings,
-        } = self.open(bindings, fetched).await?;
+        } = opening.all(&self.parts.defaults)?;
         let components = Arc::clone(&self.components);
         match aside(move || prepare(&components, &code)).await? {
             Ok(found) => warnings.extend(found),
@@ -142,14 +181,102 @@ impl Loader {
             components: Arc::clone(&self.components),
             warnings,
             seen,
+            left_out: LeftOut::default(),
         })
     }
 
-    /// Forgets the components that no pack calls which a turn may still ask for.
-    pub(super) fn forget_others(&self, live: &Live) {
+    /// Loads what is bound now for a worker that starts: without the packs whose components take too much to compile. Those
+    /// that take long come later.
+    ///
+    /// # Errors
+    /// Every problem that was found, warnings included, if anything else is wrong.
+    pub async fn start(&self) -> Result<Loaded, Problems> {
+        let (seen, assembly) = self.assemble(&Registry::default(), START_PATIENCE).await?;
+        let (assembly, wanted) = assembly;
+        let loaded = self.loaded(seen, assembly.without_mistakes()?, wanted);
+        if !loaded.left_out.problems.is_empty() {
+            tracing::error!("packs are left out\n{}", loaded.left_out.problems);
+        }
+        Ok(loaded)
+    }
+
+    /// Loads what is bound now, beside what is in force. What is not in order is left out.
+    ///
+    /// # Errors
+    /// Every problem that was found, if the gtbinds themselves are wrong.
+    pub(super) async fn load_beside(&self, before: &Registry) -> Result<Loaded, Problems> {
+        let (seen, (assembly, wanted)) = self.assemble(before, RELOAD_PATIENCE).await?;
+        Ok(self.loaded(seen, assembly, wanted))
+    }
+
+    /// Returns when a component is ready, or given up, that a load did not wait for.
+    pub(super) async fn late(&self) {
+        self.components.late().await;
+    }
+
+    fn loaded(
+        &self,
+        seen: Fingerprint,
+        assembly: Assembly,
+        wanted: HashSet<ComponentDigest>,
+    ) -> Loaded {
+        Loaded {
+            left_out: LeftOut {
+                problems: assembly.problems(),
+                packs: assembly.left_out,
+                wanted,
+            },
+            registry: assembly.registry,
+            components: Arc::clone(&self.components),
+            warnings: assembly.warnings,
+            seen,
+        }
+    }
+
+    async fn assemble(
+        &self,
+        before: &Registry,
+        patience: Duration,
+    ) -> Result<(Fingerprint, (Assembly, HashSet<ComponentDigest>)), Problems> {
+        let (seen, opening) = self.open_all().await?;
+        let Opening {
+            candidates,
+            code,
+            problems,
+        } = opening;
+        if problems.has_errors() {
+            let found = candidates.into_iter().flat_map(|found| found.problems);
+            return Err(Problems::of(problems.into_iter().chain(found)));
+        }
+        let jobs = jobs(&candidates, code);
+        let wanted = jobs.iter().map(|job| job.digest).collect();
+        let components = Arc::clone(&self.components);
+        let until = Instant::now() + patience;
+        let prepared = aside(move || components.prepare_until(jobs, Some(until))).await??;
+        tell(&prepared.stats);
+        let mut assembly = Assembly::new(candidates, &prepared, before, &self.parts.defaults);
+        assembly.warnings.extend(problems);
+        assembly.warnings.extend(prepared.stats.warnings);
+        Ok((seen, (assembly, wanted)))
+    }
+
+    async fn open_all(&self) -> Result<(Fingerprint, Opening), Problems> {
+        let parts = Arc::clone(&self.parts);
+        let (seen, bindings) = aside(move || {
+            let seen = bindings::fingerprint(&parts.bindings);
+            (seen, catalog::read(&parts.bindings))
+        })
+        .await?;
+        let fetched = self.fetch(&bindings.merged).await;
+        Ok((seen, self.open(bindings, fetched).await?))
+    }
+
+    /// Forgets the components that no pack calls which is bound, or which a turn may still ask for.
+    pub(super) fn forget_others(&self, live: &Live, left_out: &LeftOut) {
         let packs = live.packs();
         let called = packs.iter().flat_map(|pack| pack.components.values());
-        self.components.retain(&called.copied().collect());
+        let wanted = called.chain(&left_out.wanted);
+        self.components.retain(&wanted.copied().collect());
     }
 
     /// Puts a first registry in force, with the cache behind it.
@@ -169,89 +296,14 @@ impl Loader {
         aside(move || bindings::fingerprint(&parts.bindings)).await
     }
 
-    async fn open(
-        &self,
-        bindings: Bindings,
-        fetched: Fetched,
-    ) -> Result<catalog::Loaded, Problems> {
+    async fn open(&self, bindings: Bindings, fetched: Fetched) -> Result<Opening, Problems> {
         let (parts, keeps) = (Arc::clone(&self.parts), self.keeps);
         aside(move || {
             let resolver = parts.resolver().with_fetched(fetched);
             let resolver = if keeps { resolver.keeping() } else { resolver };
-            catalog::load(&parts.sources(&resolver), bindings)
+            catalog::open(&parts.sources(&resolver), bindings)
         })
-        .await?
-    }
-
-    /// Fetches the archives of other machines that are not in the cache yet. What the cache takes is not held in memory.
-    async fn fetch(&self, merged: &[PackBinding]) -> Fetched {
-        let mut wanted: BTreeMap<PackId, Vec<&RemoteRef>> = BTreeMap::new();
-        for binding in merged {
-            if let PackRef::Remote(remote) = &binding.pack_ref.value {
-                let references = wanted.entry(binding.pack_id.value).or_default();
-                if !references.contains(&remote) {
-                    references.push(remote);
-                }
-            }
-        }
-        let each = wanted.into_iter().map(|(pack, references)| async move {
-            (pack, self.fetch_one(pack, references).await)
-        });
-        // Gathered first: what holds a closure over references cannot be sent to another thread.
-        let each: Vec<_> = each.collect();
-        let fetched: Vec<_> = stream::iter(each)
-            .buffer_unordered(PARALLEL)
-            .collect()
-            .await;
-        let outside = fetched.into_iter();
-        outside
-            .filter_map(|(pack, fetched)| Some((pack, fetched.transpose()?)))
-            .collect()
-    }
-
-    /// The archive, if the cache does not have it by then. Of several addresses the first that does is taken.
-    async fn fetch_one(
-        &self,
-        pack: PackId,
-        references: Vec<&RemoteRef>,
-    ) -> Result<Option<Vec<u8>>, NotFetched> {
-        if self.is_cached(pack).await {
-            return Ok(None);
-        }
-        let limit = self.parts.limits.archive_bytes;
-        let mut failure = None;
-        for reference in references {
-            match self.remote.fetch(&pack, reference, limit).await {
-                Ok(bytes) => return Ok(self.store(pack, bytes).await),
-                Err(error) => {
-                    failure = Some(NotFetched {
-                        reason: format!("`{reference}`: {error}"),
-                        remedy: error.remedy().to_owned(),
-                    });
-                }
-            }
-        }
-        failure.map_or(Ok(None), Err)
-    }
-
-    async fn is_cached(&self, pack: PackId) -> bool {
-        let parts = Arc::clone(&self.parts);
-        let there = aside(move || {
-            let cache = parts.cache.as_ref()?;
-            // What cannot be read is fetched; whether the cache can be written to shows afterwards.
-            cache.take(&pack, parts.limits.archive_bytes).ok().flatten()
-        });
-        matches!(there.await, Ok(Some(_)))
-    }
-
-    /// Puts an archive into the cache; gives it back if there is none that takes it.
-    async fn store(&self, pack: PackId, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let parts = Arc::clone(&self.parts);
-        let stored = aside(move || match &parts.cache {
-            Some(cache) if cache.keep(&pack, &bytes).is_ok() => None,
-            Some(_) | None => Some(bytes),
-        });
-        stored.await.ok().flatten()
+        .await
     }
 }
 
@@ -266,38 +318,11 @@ impl Parts {
             limits: &self.limits,
             signatures: &self.signatures,
             flow_limits: self.flow_limits,
+            undeclared_state: self.undeclared_state,
             policy: &self.policy,
             environment: &self.environment,
             defaults: &self.defaults,
         }
-    }
-
-    /// A pack of the cache, ready to run; none if it is not there.
-    fn kept(
-        &self,
-        components: &WasmComponents,
-        pack: PackId,
-        tenant: &TenantId,
-    ) -> Option<Result<BoundPack, Problems>> {
-        let cache = self.cache.as_ref()?;
-        let archive = cache.file(&pack);
-        match cache.take(&pack, self.limits.archive_bytes) {
-            Ok(Some(_)) => {}
-            Ok(None) => return None,
-            Err(error) => {
-                let problem = Problem::error(format!("the archive cannot be read: {error}"));
-                let problem = problem.in_file(&archive);
-                return Some(Err(problem
-                    .remedy("give the worker the right to read it")
-                    .into()));
-            }
-        }
-        let resolver = self.resolver();
-        let found = catalog::load_kept(&self.sources(&resolver), (pack, &archive), tenant);
-        Some(found.and_then(|(bound, code)| {
-            prepare(components, &code)?;
-            Ok(bound)
-        }))
     }
 }
 
@@ -309,7 +334,14 @@ pub fn load(
     settings: &Settings,
     environment: &BTreeMap<String, String>,
 ) -> Result<Loaded, Problems> {
-    let loader = Loader::new(settings, environment.clone())?;
+    load_with(Loader::new(settings, environment.clone())?)
+}
+
+/// The same, as this loader loads.
+///
+/// # Errors
+/// As there.
+pub(crate) fn load_with(loader: Loader) -> Result<Loaded, Problems> {
     // On a thread of its own, since a caller may be inside of tokio already.
     let loading = std::thread::spawn(move || {
         let tokio = tokio::runtime::Builder::new_current_thread()
@@ -324,27 +356,6 @@ pub fn load(
         .map_err(|_panic| Problem::error("loading ended early, as the log says"))?
 }
 
-/// The cache is where packs are found that are not bound any more.
-impl Shelf for Loader {
-    fn load<'a>(&'a self, pack: PackId, tenant: &'a TenantId) -> Loading<'a> {
-        let (parts, components) = (Arc::clone(&self.parts), Arc::clone(&self.components));
-        let owner = tenant.clone();
-        Box::pin(async move {
-            let found = aside(move || parts.kept(&components, pack, &owner)).await;
-            match found.ok().flatten()? {
-                Ok(found) => {
-                    tracing::info!(%pack, name = found.name, "a conversation goes on in a pack that is not bound any more");
-                    Some(found)
-                }
-                Err(problems) => {
-                    tracing::error!("{problems}");
-                    None
-                }
-            }
-        })
-    }
-}
-
 /// Compiles components, as far as they are not compiled yet, and tells what is odd about them.
 pub(crate) fn prepare(
     components: &WasmComponents,
@@ -356,6 +367,11 @@ pub(crate) fn prepare(
         bytes: &component.bytes,
     });
     let stats = components.prepare(each)?;
+    tell(&stats);
+    Ok(stats.warnings)
+}
+
+fn tell(stats: &Stats) {
     if stats.compiled > 0 {
         tracing::info!(
             compiled = stats.compiled,
@@ -363,7 +379,24 @@ pub(crate) fn prepare(
             "components are ready"
         );
     }
-    Ok(stats.warnings)
+}
+
+/// The components of packs, each on behalf of the first tenant that has it.
+fn jobs(candidates: &[Candidate], code: Vec<ComponentCode>) -> Vec<Job> {
+    let mut owners: HashMap<ComponentDigest, &TenantId> = HashMap::new();
+    for candidate in candidates {
+        let bound = candidate.bound.iter();
+        for digest in bound.flat_map(|bound| bound.components.values()) {
+            owners.entry(*digest).or_insert(&candidate.tenant);
+        }
+    }
+    let job = |code: ComponentCode| Job {
+        owner: owners.get(&code.digest).copied().cloned(),
+        digest: code.digest,
+        name: code.name,
+        bytes: code.bytes,
+    };
+    code.into_iter().map(job).collect()
 }
 
 /// Does what takes its time on another thread, so that no turn waits for it.

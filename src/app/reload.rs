@@ -1,5 +1,5 @@
-//! Bindings that change while the worker runs: what is new is loaded beside what runs, and takes its place at once or not
-//! at all.
+//! Bindings that change while the worker runs: what is new is loaded beside what runs, and takes its place at once. A pack
+//! that is not in order is left out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Loader, TenantLimits};
+use super::{LeftOut, Loader, TenantLimits};
 use crate::adapters::nats::Nats;
 use crate::adapters::redis::RedisStore;
 use crate::bindings::Fingerprint;
@@ -38,6 +38,8 @@ pub(super) struct Reloading {
     pub every: Duration,
     /// What the gtbinds were when they were last loaded.
     pub seen: Fingerprint,
+    /// What was left out of it.
+    pub left_out: LeftOut,
 }
 
 /// Why what runs goes on as it is.
@@ -74,20 +76,22 @@ struct Failed {
 impl Reloading {
     /// Loads again whenever the gtbinds change or a signal comes.
     pub async fn run(mut self, mut hangup: Signal) {
-        let mut failed: Option<Failed> = None;
+        self.metrics.left_out(&self.left_out.packs);
+        let mut failed = self.incomplete(None, false);
         loop {
             let due = failed.as_ref().map(|failed| failed.due);
             let asked = tokio::select! {
                 biased;
                 _ = hangup.recv() => true,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
+                () = self.loader.late() => true,
                 () = sleep(self.every), if !self.every.is_zero() => false,
             };
             if !asked && !self.has_changed().await {
                 continue;
             }
             failed = match self.reload().await {
-                Ok(()) => None,
+                Ok(()) => self.incomplete(failed, true),
                 Err(refused) => Some(self.tell(refused, failed)),
             };
         }
@@ -101,9 +105,9 @@ impl Reloading {
         if let Ok(now) = self.loader.look().await {
             self.seen = now;
         }
-        let loaded = self.loader.load().await?;
-        let tenants: Vec<TenantId> = loaded.registry.tenants().into_iter().cloned().collect();
         let before = self.live.now();
+        let loaded = self.loader.load_beside(&before).await?;
+        let tenants: Vec<TenantId> = loaded.registry.tenants().into_iter().cloned().collect();
         let added: Vec<TenantId> = tenants
             .iter()
             .filter(|tenant| !before.is_bound(tenant))
@@ -120,10 +124,16 @@ impl Reloading {
             tracing::warn!("{warning}");
         }
         self.live.swap(loaded.registry);
-        self.loader.forget_others(&self.live);
+        self.left_out = loaded.left_out;
+        self.loader.forget_others(&self.live, &self.left_out);
         self.served.send_replace(self.limits.served(&tenants));
         self.seen = loaded.seen;
-        self.metrics.reloaded(Reload::Applied);
+        self.metrics.left_out(&self.left_out.packs);
+        self.metrics
+            .reloaded(match self.left_out.problems.is_empty() {
+                true => Reload::Applied,
+                false => Reload::Partial,
+            });
         let packs = self.live.now().packs().len();
         tracing::info!(
             tenants = tenants.len(),
@@ -133,6 +143,20 @@ impl Reloading {
         Ok(())
     }
 
+    /// Tells what is left out of what is in force, once for each reason, and when it is tried again.
+    fn incomplete(&self, before: Option<Failed>, tell: bool) -> Option<Failed> {
+        if self.left_out.problems.is_empty() {
+            return None;
+        }
+        let said = self.left_out.problems.to_string();
+        let (failed, is_new) = Failed::after(before, said);
+        if is_new && tell {
+            let said = &failed.said;
+            tracing::error!("packs are left out; what else has changed is in force\n{said}");
+        }
+        Some(failed)
+    }
+
     /// Says why nothing changes, once for each reason.
     fn tell(&self, refused: Refused, before: Option<Failed>) -> Failed {
         let (outcome, said) = match refused {
@@ -140,20 +164,28 @@ impl Reloading {
             Refused::Unavailable(error) => (Reload::Unavailable, error),
         };
         self.metrics.reloaded(outcome);
-        let known = before.filter(|before| before.said == said);
-        let pause = match &known {
-            Some(before) => (before.pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
-        };
-        if known.is_none() {
+        let (failed, is_new) = Failed::after(before, said);
+        if is_new {
+            let said = &failed.said;
             tracing::error!(
                 "the bindings have changed, but cannot be used; what runs goes on as it was\n{said}"
             );
         }
-        Failed {
+        failed
+    }
+}
+
+impl Failed {
+    /// What failed now, after this, and whether it is for another reason.
+    fn after(before: Option<Self>, said: String) -> (Self, bool) {
+        let known = before.filter(|before| before.said == said);
+        let is_new = known.is_none();
+        let pause = known.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+        let failed = Self {
             said,
             pause,
             due: Instant::now() + pause,
-        }
+        };
+        (failed, is_new)
     }
 }

@@ -9,10 +9,10 @@ use greentic_types::PackManifest;
 
 use crate::bindings::PackBinding;
 use crate::flow::{self, Assets, Inventory, Program, Provider};
-use crate::model::{ComponentDigest, Declared, PackId, Problem, Problems};
-use crate::pack::{self, Code, Component, Pack, SignaturePolicy};
+use crate::model::{ComponentDigest, Declared, PackId, Problem, Problems, UndeclaredState};
+use crate::pack::{self, Code, Pack, SignaturePolicy};
 
-use super::{Sources, in_files};
+use super::{Sources, capabilities, in_files};
 
 /// The code of a component, on its way to what runs it.
 #[derive(Clone)]
@@ -41,6 +41,7 @@ impl std::fmt::Debug for ComponentCode {
 /// The packs that were opened, each once however many tenants bind it.
 #[derive(Default)]
 pub(super) struct Shelf {
+    undeclared_state: UndeclaredState,
     opened: HashMap<(PackId, PathBuf), Option<Arc<Opened>>>,
     code: BTreeMap<ComponentDigest, ComponentCode>,
     /// Whether it was said that the cache cannot be written to.
@@ -61,6 +62,13 @@ pub(super) struct Opened {
 }
 
 impl Shelf {
+    pub fn new(undeclared_state: UndeclaredState) -> Self {
+        Self {
+            undeclared_state,
+            ..Self::default()
+        }
+    }
+
     /// The pack that a gtbind binds.
     pub fn take(
         &mut self,
@@ -158,9 +166,11 @@ impl Shelf {
                 });
             }
         }
+        let undeclared = capabilities::undeclared_state(&pack, &called, self.undeclared_state);
+        problems.extend(in_files(undeclared, file));
         Opened {
             components,
-            declared: declared(&pack),
+            declared: capabilities::declared(&pack, self.undeclared_state),
             secrets: secrets(&pack, &called),
             program,
             manifest: pack.manifest,
@@ -257,42 +267,6 @@ fn oddities(pack: &Pack) -> Problems {
         );
     }
     found
-}
-
-fn declared(pack: &Pack) -> BTreeMap<String, Declared> {
-    let secrets = !pack.manifest.secret_requirements.is_empty();
-    let of = |component: &Component| {
-        let declared = needs(component);
-        let secrets = declared.secrets || secrets;
-        (
-            component.id.clone(),
-            Declared {
-                secrets,
-                ..declared
-            },
-        )
-    };
-    pack.components.iter().map(of).collect()
-}
-
-/// What a component says that it needs. Tools leave the state out of a manifest though the component uses it, and of some
-/// components they write no manifest at all: what is not declared at all is as if it were, within what is granted.
-fn needs(component: &Component) -> Declared {
-    let Some(capabilities) = &component.capabilities else {
-        return Declared {
-            http: true,
-            secrets: true,
-            state_read: true,
-            state_write: true,
-        };
-    };
-    let host = &capabilities.host;
-    Declared {
-        http: host.http.as_ref().is_some_and(|http| http.client),
-        secrets: host.secrets.is_some(),
-        state_read: host.state.as_ref().is_none_or(|state| state.read),
-        state_write: host.state.as_ref().is_none_or(|state| state.write),
-    }
 }
 
 /// The secrets that the pack, or a component that its flows call, does not work without.

@@ -8,6 +8,7 @@ use crate::pack::{SignaturePolicy, Signatures};
 struct Site {
     dir: tempfile::TempDir,
     signatures: Signatures,
+    undeclared_state: UndeclaredState,
 }
 
 impl Site {
@@ -19,6 +20,7 @@ impl Site {
         Self {
             dir,
             signatures: Signatures::default(),
+            undeclared_state: UndeclaredState::default(),
         }
     }
 
@@ -55,6 +57,7 @@ impl Site {
             limits: &pack::Limits::default(),
             signatures: &self.signatures,
             flow_limits: flow::Limits::default(),
+            undeclared_state: self.undeclared_state,
             policy: &EnvPolicy {
                 allow: vec!["A*".parse().unwrap()],
                 ..EnvPolicy::default()
@@ -200,11 +203,16 @@ fn a_pack_that_would_not_load_is_not_built() {
 
 /// A pack of this node, with a component and a secret.
 fn with_component(site: &Site, node: &str) -> PackId {
+    with_code(site, node, b"code")
+}
+
+/// As [`with_component`], with this code.
+fn with_code(site: &Site, node: &str, code: &[u8]) -> PackId {
     let sources = site.dir.path().join("sources/plain");
     fs::create_dir_all(sources.join("flows")).unwrap();
     let flow = format!("id: main\ntype: messaging\nnodes:\n  hi:\n    {node}\n");
     fs::write(sources.join("flows/main.ygtc"), flow).unwrap();
-    fs::write(sources.join("c.wasm"), b"code").unwrap();
+    fs::write(sources.join("c.wasm"), code).unwrap();
     let config = "pack_id: plain\nversion: 1.0.0\nkind: application\npublisher: us\n\
         dependencies: [{alias: b, pack_id: base, version_req: '^1'}]\n\
         components:\n- id: c\n  version: 1.0.0\n  wasm: c.wasm\n  \
@@ -233,6 +241,43 @@ fn what_a_pack_needs_and_is_not_granted_is_a_warning() {
     let packs = loaded.registry.packs();
     let declared = packs[0].grants.declared["c"];
     assert!(declared.secrets && declared.state_read && !declared.http);
+}
+
+#[test]
+fn undeclared_state_is_warned_of_and_given_or_refused_as_the_settings_say() {
+    let mut site = Site::new();
+    let node = "component.exec: {component: c, operation: run, input: {}}";
+    let said = |site: &Site| {
+        let loaded = site.load(None).unwrap();
+        let declared = loaded.registry.packs()[0].grants.declared["c"];
+        let warnings = loaded.warnings.iter().map(shown);
+        let warnings: Vec<_> = warnings.filter(|w| w.contains("host.state")).collect();
+        (warnings, declared.state_read, declared.state_write)
+    };
+    // It cannot use what it does not import.
+    let id = with_component(&site, node);
+    site.bind("t", "plain", id, "");
+    assert_eq!(said(&site), (vec![], true, true));
+
+    let id = with_code(&site, node, b"\0asm greentic:state/state-store@1.0.0");
+    site.bind("t", "plain", id, "");
+    let (warnings, read, write) = said(&site);
+    assert_eq!((warnings.len(), read, write), (1, true, true));
+    let warning = "plain-1.0.0.gtpack: component c: component `c` of pack `plain` uses the user's state and does not \
+        declare `host.state`: it reads and writes it all the same";
+    assert!(warnings[0].starts_with(warning), "{warnings:?}");
+    site.undeclared_state = UndeclaredState::Deny;
+    let (warnings, read, write) = said(&site);
+    assert_eq!((warnings.len(), read, write), (1, false, false));
+    assert!(
+        warnings[0].contains("each access is refused"),
+        "{warnings:?}"
+    );
+
+    // What no flow calls does nothing.
+    let id = with_code(&site, HELLO, b"\0asm greentic:state/state-store@1.0.0");
+    site.bind("t", "plain", id, "");
+    assert_eq!(said(&site).0.len(), 0);
 }
 
 #[test]

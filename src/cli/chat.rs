@@ -1,6 +1,6 @@
 //! `chat`: a provider in the terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufRead, BufReader};
 use super::{Configured, Failure};
 use crate::adapters::nats;
 use crate::adapters::system::RandomIds;
+use crate::adapters::wasm::Compiler;
 use crate::app::{Embedding, Loader};
 use crate::chat::{ChatError, Embedded, Link, Options, Remote, talk};
 use crate::model::{Headers, TenantId, header};
@@ -86,9 +87,11 @@ async fn remote(chat: &Chat, url: &str, loaded: &Loaded) -> Result<(), Failure> 
 }
 
 async fn embedded(chat: &Chat, loaded: &Loaded) -> Result<(), Failure> {
-    let bound = Loader::new(&loaded.settings, environment())?.load().await?;
+    let compiler = Compiler::of_this_program();
+    let loader = Loader::compiling(&loaded.settings, environment(), compiler)?;
+    let bound = loader.load().await?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(warning)?;
     }
     let Embedding {
         bus,

@@ -2,12 +2,11 @@
 
 mod connect;
 
-use std::io::{self, Write};
-
 use clap::Args;
 
 use super::{Configured, Failure, say};
-use crate::app;
+use crate::adapters::wasm::Compiler;
+use crate::app::{self, Loader};
 use crate::settings::environment;
 
 #[derive(Debug, Args)]
@@ -28,10 +27,12 @@ pub fn run(check: &Check) -> Result<(), Failure> {
     let Some(loaded) = check.configured.load()? else {
         return Ok(());
     };
-    let bound = app::load(&loaded.settings, &environment())?;
+    let compiler = Compiler::of_this_program();
+    let loader = Loader::compiling(&loaded.settings, environment(), compiler)?;
+    let bound = app::load_with(loader)?;
     say(bound.registry.table())?;
     for warning in loaded.warnings.iter().chain(bound.warnings.iter()) {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(warning)?;
     }
     if check.connect {
         connect::run(&loaded.settings, &bound.registry)?;

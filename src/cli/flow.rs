@@ -1,6 +1,5 @@
 //! `flow`: for authors, without any server.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::{Failure, say};
 use crate::adapters::memory::PlayedComponents;
-use crate::adapters::wasm::WasmComponents;
+use crate::adapters::wasm::{Compiler, WasmComponents};
 use crate::app;
 use crate::catalog::{self, Folder};
 use crate::flow::{self, Chart};
@@ -78,7 +77,7 @@ pub fn run(flow: Flow) -> Result<(), Failure> {
 fn test(dir: &Path, case: &str) -> Result<(), Failure> {
     let folder = Folder::open(dir)?;
     for warning in folder.built.warnings.iter() {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(warning)?;
     }
     let components = components(&folder)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -98,9 +97,11 @@ fn components(folder: &Folder) -> Result<Arc<dyn Components>, Failure> {
         return Ok(Arc::new(PlayedComponents::none()));
     }
     let settings = Settings::defaults()?;
-    let components = WasmComponents::new(&settings.components, ComponentMetrics::default());
+    let compiler = Compiler::of_this_program();
+    let metrics = ComponentMetrics::default();
+    let components = WasmComponents::new(&settings.components, metrics).compiled_by(compiler);
     for warning in app::prepare(&components, &folder.code)? {
-        writeln!(io::stderr(), "{warning}")?;
+        super::warn(warning)?;
     }
     Ok(Arc::new(components))
 }

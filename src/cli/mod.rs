@@ -14,8 +14,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::adapters::wasm::{CompilerOptions, run_compiler};
 use crate::model::Problems;
 use crate::settings::{self, Flags, Loaded};
+use crate::telemetry::printable;
 
 /// Exit codes as in sysexits.h, so that a supervisor can tell a mistake from a failure.
 mod exit {
@@ -39,6 +41,13 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether the process is to stay, and serve.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: pull activities from NATS, run their flows, publish the replies
@@ -58,6 +67,9 @@ enum Command {
     Pack(pack::Pack),
     /// Print the JSON Schema of the message contract
     Schema(schema::Schema),
+    /// Compile a component: what a worker starts for each, with limits on time and memory
+    #[command(hide = true)]
+    CompileComponent(CompilerOptions),
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +134,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Flow(flow) => flow::run(flow),
         Command::Pack(pack) => pack::run(&pack),
         Command::Schema(schema) => schema::run(&schema),
+        Command::CompileComponent(options) => run_compiler(options).map_err(Failure::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -138,7 +151,7 @@ fn tell(failure: Failure) -> ExitCode {
         Failure::Other(error) => (format!("error: {error:#}"), exit::FAILURE),
     };
     // Where standard error is closed, the exit code must do.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = warn(text);
     ExitCode::from(code)
 }
 
@@ -148,8 +161,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Prints a text. It may quote a pack or a message, so what a terminal would not show is escaped.
 fn say(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
+    writeln!(io::stdout(), "{}", printable(&text.to_string()))
+}
+
+/// Prints a text to the standard error, as [`say`] does.
+fn warn(text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stderr(), "{}", printable(&text.to_string()))
 }
 
 impl Configured {

@@ -71,7 +71,7 @@ pub fn run(pack: &Pack) -> Result<(), Failure> {
         } => {
             let built = catalog::build_pack(dir)?;
             for warning in built.warnings.iter() {
-                writeln!(io::stderr(), "{warning}")?;
+                super::warn(warning)?;
             }
             let (file, reference) = place(&built, out.as_deref())?;
             if out.is_none() && !force {

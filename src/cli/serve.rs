@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Serve};
+use crate::adapters::wasm::Compiler;
 use crate::app::{self, App, Loader, StartError};
 use crate::ports::{Inbound, Publisher, TurnStore};
 use crate::settings::{Settings, environment};
@@ -56,8 +57,9 @@ fn runtime(threads: NonZeroUsize) -> io::Result<Runtime> {
 }
 
 async fn load(settings: &Settings) -> Result<(Loader, app::Loaded), Failure> {
-    let loader = Loader::new(settings, environment())?.keeping();
-    let bound = loader.load().await?;
+    let compiler = Compiler::of_this_program();
+    let loader = Loader::compiling(settings, environment(), compiler)?.keeping();
+    let bound = loader.start().await?;
     for warning in bound.warnings.iter() {
         tracing::warn!("{warning}");
     }

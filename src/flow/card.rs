@@ -10,13 +10,39 @@ use super::payload;
 const CARD_COMPONENT: &str = "adaptive-card";
 
 /// Whether a node of this component shows the card that a button names.
-pub(super) fn takes_routes(component: &str) -> bool {
+pub(crate) fn takes_routes(component: &str) -> bool {
     component.contains(CARD_COMPONENT)
 }
 
 /// Whether an input asks for a card.
 pub(super) fn is_card(input: &Value) -> bool {
     input.get("card_source").is_some() || input.get("card_spec").is_some()
+}
+
+/// Whether the mapping of a component's node asks for a card, or its configuration names one.
+pub(super) fn is_named_in(mapping: &Value) -> bool {
+    let names_default = |config: &Value| {
+        ["default_card_asset", "default_card_inline"]
+            .iter()
+            .any(|name| config.get(name).is_some_and(|card| !card.is_null()))
+    };
+    let inputs = [Some(mapping), mapping.get("input")];
+    inputs
+        .into_iter()
+        .flatten()
+        .any(|input| is_card(input) || input.get("config").is_some_and(names_default))
+}
+
+/// Whether an emitted payload is an adaptive card, as far as its template tells.
+pub(super) fn is_shown_by(payload: &Value) -> bool {
+    let kind = payload.get("type").and_then(Value::as_str);
+    matches!(kind, Some("AdaptiveCard" | "adaptive_card"))
+        || payload.get("renderedCard").is_some()
+        || ["extensions", "metadata"].iter().any(|holder| {
+            payload
+                .get(holder)
+                .is_some_and(|held| held.get("adaptive_card").is_some())
+        })
 }
 
 /// Makes a node show the card that the user's button names, unless its mapping names one itself.
@@ -102,7 +128,7 @@ fn inline(input: &mut Value, assets: &Assets) {
     };
     let card = assets.json(path).cloned();
     if card.is_none() {
-        tracing::warn!(path, "the pack has no such card");
+        tracing::debug!(path, "the pack has no such card");
     }
     let Some(Value::Object(spec)) = input.get_mut("card_spec") else {
         return;

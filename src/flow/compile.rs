@@ -6,8 +6,9 @@ use greentic_types::Node as Source;
 use greentic_types::pack_manifest::PackFlowEntry;
 use serde_json::{Map, Value};
 
+use super::card;
 use super::draft::{Draft, Names};
-use super::graph::{Flow, FlowIx, Node, NodeIx, Program};
+use super::graph::{Flow, FlowIx, Node, NodeIx, Program, Start};
 use super::inventory::Inventory;
 use super::limits::Limits;
 use super::nodes::{Kind, emit_payload};
@@ -46,6 +47,7 @@ impl Program {
             limits,
             inventory: inventory.clone(),
         };
+        program.mark_starts(&names);
         program.warn_of_unreached(&names, &mut problems);
         program.look_ahead(&uses);
         Ok((program, problems))
@@ -59,10 +61,44 @@ impl Program {
             let place = self.place(flow, node);
             let warning =
                 Problem::warning("no route leads to this node").in_node(&place.flow, &place.node);
-            problems.push(warning.remedy(
-                "lead a route to it, or take it out; a button that names it still starts there",
-            ));
+            let remedy = match self.node(flow, node).start {
+                Start::Refused => {
+                    "lead a route to it, take it out, or mark it with `entry: true` if a button may start there"
+                }
+                Start::Entry | Start::Card => {
+                    "lead a route to it, or take it out; a button that names it still starts there"
+                }
+            };
+            problems.push(warning.remedy(remedy));
         }
+    }
+
+    /// Works out at which nodes a message may start a flow by naming them: entries, and cards that wait for their answer.
+    fn mark_starts(&mut self, names: &Names<'_>) {
+        for flow in 0..self.flows.len() {
+            let entries = named_entries(names, flow);
+            for node in 0..self.flows[flow].nodes.len() {
+                let start = match self.is_waiting_card(flow, node) {
+                    true => Start::Card,
+                    false if entries.contains(&(flow, node)) => Start::Entry,
+                    false => Start::Refused,
+                };
+                self.flows[flow].nodes[node].start = start;
+            }
+        }
+    }
+
+    /// Whether a node shows a card and waits for its answer, by itself or by the wait that follows it.
+    fn is_waiting_card(&self, flow: FlowIx, node: NodeIx) -> bool {
+        let node = self.node(flow, node);
+        let waits_next = |next| matches!(self.node(flow, next).kind, Kind::Wait(_));
+        node.shows_card
+            && match node.routing {
+                Routing::To(next) => waits_next(next),
+                Routing::End | Routing::Branch { .. } | Routing::Routes { .. } => {
+                    node.routing.asks_user()
+                }
+            }
     }
 
     /// Works out, once, what every run would otherwise have to.
@@ -223,12 +259,15 @@ impl FlowCompiler<'_> {
                 .into_iter()
                 .map(|problem| problem.in_node(flow, id)),
         );
+        let kind = kind?;
         Some(Node {
             id: id.clone(),
             name: id.as_str().into(),
-            kind: kind?,
+            shows_card: shows_card(&kind, &source.input.mapping),
+            kind,
             vars_out,
             routing,
+            start: Start::default(),
             answer_fields,
             needs: Needs::default(),
         })
@@ -250,6 +289,23 @@ fn vars_out(mapping: &Value, draft: &mut Draft<'_>) -> Vec<(String, Mapping)> {
             );
             Vec::new()
         }
+    }
+}
+
+/// Whether a node shows a card, as far as it can be told without a run.
+fn shows_card(kind: &Kind, mapping: &Value) -> bool {
+    match kind {
+        Kind::Component(component) => {
+            card::takes_routes(component.name()) || card::is_named_in(mapping)
+        }
+        Kind::Emit(_) => card::is_shown_by(&emit_payload(mapping)),
+        Kind::Wait(_)
+        | Kind::Call(_)
+        | Kind::Goto(_)
+        | Kind::StateGet(_)
+        | Kind::StateSet(_)
+        | Kind::VarSet(_)
+        | Kind::Provider(_) => false,
     }
 }
 

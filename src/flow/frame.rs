@@ -29,6 +29,9 @@ pub(super) struct Frame {
     pub(super) said: Vec<Reply>,
     /// The message of this turn came to the node that runs next: that node ran before and waited for it.
     pub(super) resumed: bool,
+    /// The node that runs next shows its card and waits, whatever the message says: it was named as the start, and nobody
+    /// has seen the card yet.
+    pub(super) shows_first: bool,
 }
 
 impl Frame {
@@ -50,6 +53,7 @@ impl Frame {
             jumps: 0,
             said: Vec::new(),
             resumed: false,
+            shows_first: false,
         }
     }
 

@@ -107,6 +107,33 @@ impl Flow {
     pub(super) fn node_named(&self, name: &str) -> Option<NodeIx> {
         self.by_id.get(&NodeId::new(name).ok()?).copied()
     }
+
+    /// The node with this name, if a message may name it as its start.
+    pub(super) fn start_named(&self, name: &str) -> Option<(NodeIx, Start)> {
+        let node = self.node_named(name)?;
+        let start = self.nodes[node].start;
+        if start == Start::Refused {
+            tracing::debug!(
+                flow = %self.id,
+                node = name,
+                "a message names a node that is neither a card nor an entry; the flow starts at its start"
+            );
+            return None;
+        }
+        Some((node, start))
+    }
+}
+
+/// Whether a message may start a flow at a node by naming it, as a button of a card does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It may not.
+    #[default]
+    Refused,
+    /// It may: the pack marks the node as an entry.
+    Entry,
+    /// It may, and sees the card: nothing in the message counts as the answer to it.
+    Card,
 }
 
 /// One compiled node.
@@ -119,6 +146,10 @@ pub(super) struct Node {
     /// Variables that are set from its output.
     pub(super) vars_out: Vec<(String, Mapping)>,
     pub(super) routing: Routing,
+    /// Whether it shows a card.
+    pub(super) shows_card: bool,
+    /// Whether a message may start the flow here.
+    pub(super) start: Start,
     /// The submitted fields that its output shows as `answers`; all of them where it does not say.
     pub(super) answer_fields: Option<BTreeSet<String>>,
     /// What must be kept of a run that waits here.

@@ -98,6 +98,14 @@ impl Machine {
         })
     }
 
+    /// The bytes that its templates have produced.
+    pub(super) fn rendered_bytes(&self, program: &Program) -> u64 {
+        program
+            .limits
+            .rendered_bytes
+            .saturating_sub(self.room.left()) as u64
+    }
+
     /// Runs the next node.
     pub(super) fn run_node(&mut self, cx: &Context<'_>) -> Result<Progress, FlowError> {
         self.nodes_run
@@ -183,6 +191,7 @@ impl Machine {
     ) -> Result<Settled, FlowError> {
         let node = self.node(cx.program);
         let resumed = std::mem::take(&mut self.frame.resumed);
+        let shows_first = std::mem::take(&mut self.frame.shows_first);
         if resumed {
             self.frame.attach_answers(node, &mut output);
         }
@@ -198,17 +207,40 @@ impl Machine {
                 self.say(cx.program, said);
                 Ok(Settled::Ended(None))
             }
-            Then::Say(said) => self.go_on(cx, &output, Resumed { resumed, before }, Some(said)),
-            Then::Continue | Then::Log(_) | Then::Assign(..) => {
-                self.go_on(cx, &output, Resumed { resumed, before }, None)
-            }
+            Then::Say(said) => self.go_on(
+                cx,
+                &output,
+                Arrival {
+                    resumed,
+                    shows_first,
+                    before,
+                },
+                Some(said),
+            ),
+            Then::Continue | Then::Log(_) | Then::Assign(..) => self.go_on(
+                cx,
+                &output,
+                Arrival {
+                    resumed,
+                    shows_first,
+                    before,
+                },
+                None,
+            ),
         }
     }
 }
 
-/// Whether the turn's message came to this very node, and what was `prev` before it ran.
-struct Resumed {
+/// What the routes of a card that nobody has seen yet find in the message.
+static NO_ANSWER: Value = Value::Null;
+
+/// How the turn came to a node.
+struct Arrival {
+    /// The turn's message came to this very node.
     resumed: bool,
+    /// The turn's message named the node, and answers nothing.
+    shows_first: bool,
+    /// The output that was `prev` before the node ran.
     before: Arc<Value>,
 }
 
@@ -247,19 +279,31 @@ impl Machine {
         &mut self,
         cx: &Context<'_>,
         output: &Output,
-        Resumed { resumed, before }: Resumed,
+        arrival: Arrival,
         said: Option<Value>,
     ) -> Result<Settled, FlowError> {
+        let Arrival {
+            resumed,
+            shows_first,
+            before,
+        } = arrival;
         let node = self.node(cx.program);
         let payload = &output.payload;
-        let scope = self.frame.scope(cx, payload);
-        let next = node.routing.next(&scope, output, resumed);
+        let mut scope = self.frame.scope(cx, payload);
+        if shows_first {
+            scope.entry = &NO_ANSWER;
+        }
+        let next = match shows_first && !output.is_failed() {
+            true => Next::Stay,
+            false => node.routing.next(&scope, output, resumed),
+        };
         if let Some(said) = said
             && (!resumed || next == Next::Stay)
         {
             self.say(cx.program, said);
         }
-        if resumed {
+        // One press counts for one card, whether the card was waited at or passed on the way.
+        if resumed || (node.shows_card && node.routing.may_stay()) {
             payload::consume_action(&mut self.frame.entry);
         }
         match next {

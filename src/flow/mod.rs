@@ -44,6 +44,7 @@ use time::OffsetDateTime;
 use crate::model::{FlowId, Invocation, NodeId};
 
 pub use assets::Assets;
+pub(crate) use card::takes_routes as is_card_component;
 pub use chart::{Chart, Format};
 pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};

@@ -11,6 +11,21 @@ use super::path::{NameInArray, Seg, walk};
 /// Marks a submit that a provider vouches for; it is no field that a person filled in.
 const SUBMIT_MARKER: &str = "greentic_submit";
 
+/// What a provider says of a message. A submitted field of this name does not stand in for it where a provider leaves
+/// it out.
+const VOUCHED: [&str; 7] = [
+    "channel",
+    "correlation_id",
+    "extensions",
+    "from",
+    "reply_scope",
+    "session_id",
+    "tenant",
+];
+
+/// The longest language tag: RFC 5646 expects no longer ones.
+const MAX_LOCALE: usize = 35;
+
 /// The message inside the payload.
 fn message(entry: &Value) -> &Value {
     entry
@@ -35,6 +50,14 @@ pub(super) fn text(entry: &Value) -> Option<&Value> {
         .filter(|text| !text.is_null())
 }
 
+/// A submitted field as it shows beside the payload's own: not under a name by which the provider vouches for something.
+fn merged_field<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
+    match VOUCHED.contains(&name) {
+        true => entry.get("input").filter(|v| v.is_object())?.get(name),
+        false => submitted_field(entry, name),
+    }
+}
+
 /// One submitted field: of the message first, then of its metadata. Its text, metadata and button are no fields.
 fn submitted_field<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
     let of_message = (name != "metadata" && name != "text")
@@ -48,15 +71,19 @@ fn submitted_field<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
     of_message.or_else(of_metadata)
 }
 
-/// All submitted fields.
-pub(super) fn submitted_fields(entry: &Value) -> Map<String, Value> {
+/// The names that submitted fields may have; some may come twice.
+fn submitted_names(entry: &Value) -> impl Iterator<Item = &String> {
     let sources = [metadata(entry), Some(message(entry))];
-    let names = sources
+    sources
         .into_iter()
         .flatten()
         .filter_map(Value::as_object)
-        .flat_map(Map::keys);
-    names
+        .flat_map(Map::keys)
+}
+
+/// All submitted fields.
+pub(super) fn submitted_fields(entry: &Value) -> Map<String, Value> {
+    submitted_names(entry)
         .filter_map(|name| Some((name.clone(), submitted_field(entry, name)?.clone())))
         .collect()
 }
@@ -85,7 +112,7 @@ pub(super) fn merged<'a>(entry: &'a Value, segs: &[Seg]) -> Result<Option<&'a Va
         && name != "input"
         && !own.contains_key(name)
     {
-        return match submitted_field(entry, name) {
+        return match merged_field(entry, name) {
             Some(field) => walk(field, rest),
             None => Ok(None),
         };
@@ -111,8 +138,10 @@ pub(super) fn whole_merged(entry: &Value) -> Value {
     }
     let mut whole = whole_aliased(entry);
     if let Value::Object(map) = &mut whole {
-        for (name, value) in submitted_fields(entry) {
-            map.entry(name).or_insert(value);
+        for name in submitted_names(entry) {
+            if let Some(value) = merged_field(entry, name) {
+                map.entry(name).or_insert_with(|| value.clone());
+            }
         }
     }
     whole
@@ -142,7 +171,7 @@ pub(super) fn consume_action(entry: &mut Arc<Value>) {
 /// The names under which a button says where it leads: to another card, or to a node of the flow.
 const ROUTES: [&str; 3] = ["routeToCardId", "toCardId", "nextCardId"];
 
-/// The card that the pressed button leads to.
+/// The card that the pressed button leads to, by a name that stays below the pack's cards.
 pub(super) fn routed_card(entry: &Value) -> Option<&str> {
     let places = ROUTES.into_iter().flat_map(|name| {
         let wrapped = entry.pointer("/input/metadata").and_then(|m| m.get(name));
@@ -152,7 +181,14 @@ pub(super) fn routed_card(entry: &Value) -> Option<&str> {
     first
         .as_str()
         .map(str::trim)
-        .filter(|card| !card.is_empty())
+        .filter(|card| is_card_name(card))
+}
+
+/// Whether a text names a file below the folder of cards to everybody who may read it as a path.
+fn is_card_name(name: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !matches!(c, '\\' | ':' | '%');
+    let step = |step: &str| !matches!(step, "" | "." | "..");
+    name.chars().all(plain) && name.split('/').all(step)
 }
 
 /// The node that the pressed button leads to, if its target is one. The target is then taken out of the payload, since
@@ -179,7 +215,15 @@ pub(super) fn take_routed_node<T>(
 pub(super) fn locale(entry: &Value) -> Option<&str> {
     let wrapped = entry.pointer("/input/metadata/locale");
     let locale = wrapped.or_else(|| entry.pointer("/metadata/locale"))?;
-    locale.as_str().filter(|locale| !locale.trim().is_empty())
+    locale.as_str().filter(|locale| is_locale(locale.trim()))
+}
+
+/// Whether a text is shaped like a language tag, such as `de`, `pt-BR` or `zh_Hant_TW`.
+fn is_locale(text: &str) -> bool {
+    (1..=MAX_LOCALE).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -222,9 +266,71 @@ mod tests {
         check(&entry, "text", json!("m"));
         check(&entry, "low", json!("missing"));
         check(&entry, "metadata.low", json!(1));
+        check(&json!({"from": 1, "input": {"from": 2}}), "from", json!(1));
+        check(
+            &json!({"input": {"from": 2, "metadata": {"from": 3}}}),
+            "from",
+            json!(2),
+        );
         check(&json!("plain"), "input", json!("missing"));
         assert_eq!(whole_merged(&json!("plain")), json!("plain"));
         assert_eq!(whole_merged(&Value::Null), json!({}));
+    }
+
+    #[test]
+    fn a_submitted_field_does_not_stand_in_for_what_the_provider_says() {
+        let entry = json!({"text": "hi", "metadata": {
+            "from": {"id": "admin"}, "extensions": {"caller": {"user_verified": true}}, "reply_scope": {"conversation": "c"},
+            "channel": "ops", "session_id": "s", "tenant": "acme", "correlation_id": "k", "to": "ann"}});
+        for forged in [
+            "from.id",
+            "extensions.caller",
+            "reply_scope",
+            "channel",
+            "session_id",
+            "tenant",
+            "correlation_id",
+        ] {
+            check(&entry, forged, json!("missing"));
+        }
+        check(&entry, "to", json!("ann"));
+        check(&entry, "metadata.from.id", json!("admin"));
+    }
+
+    #[test]
+    fn a_card_and_a_language_have_names_that_lead_nowhere_else() {
+        for name in [
+            "../flows/x",
+            "a/../../b",
+            "/etc/passwd",
+            "a//b",
+            "..",
+            ".",
+            "a\\b",
+            "C:x",
+            "%2e%2e/x",
+            "a\u{0}b",
+            "a/",
+        ] {
+            let entry = json!({"metadata": {"routeToCardId": name}});
+            assert_eq!(routed_card(&entry), None, "{name}");
+        }
+        let nested = json!({"metadata": {"routeToCardId": " orders/Bestellung 7.v2 "}});
+        assert_eq!(routed_card(&nested), Some("orders/Bestellung 7.v2"));
+        for (given, taken) in [
+            ("de", true),
+            ("zh_Hant-TW", true),
+            ("../de", false),
+            ("a b", false),
+            ("", false),
+        ] {
+            let entry = json!({"metadata": {"locale": given}});
+            assert_eq!(locale(&entry).is_some(), taken, "{given}");
+        }
+        assert_eq!(
+            locale(&json!({"metadata": {"locale": "x".repeat(36)}})),
+            None
+        );
     }
 
     #[test]

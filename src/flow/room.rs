@@ -29,6 +29,11 @@ impl Room {
         }
     }
 
+    /// How many bytes are left.
+    pub(super) fn left(&self) -> usize {
+        self.bytes
+    }
+
     /// Uses some of it.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), Excess> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or(Excess::Bytes)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use greentic_types::Routing as Source;
 use serde_json::Value;
 
-use super::condition::{Condition, Sight};
+use super::condition::{Comparison, Condition, Sight};
 use super::findings::Findings;
 use super::graph::NodeIx;
 use super::output::Output;
@@ -186,6 +186,14 @@ impl Routing {
         }
     }
 
+    /// Whether the node waits for a message, and a route looks at what the user answers in it.
+    pub(super) fn asks_user(&self) -> bool {
+        let Self::Routes { routes, .. } = self else {
+            return false;
+        };
+        self.may_stay() && routes.iter().any(|route| route.looks_at_message())
+    }
+
     /// Whether the flow may end here.
     pub(super) fn may_end(&self) -> bool {
         match self {
@@ -266,6 +274,17 @@ impl Route {
 
     fn is_always_open(&self) -> bool {
         matches!(self.when, When::Always) && self.status.is_none() && self.to.is_some()
+    }
+
+    fn looks_at_message(&self) -> bool {
+        match &self.when {
+            When::Always => false,
+            When::Message => true,
+            When::Holds(condition) => condition
+                .comparisons()
+                .into_iter()
+                .any(Comparison::looks_at_message),
+        }
     }
 
     fn is_open(&self, sight: &Sight<'_>, resumed: bool) -> bool {

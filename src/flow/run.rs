@@ -4,11 +4,12 @@ use serde_json::Value;
 
 use super::error::FlowError;
 use super::frame::Frame;
+use super::graph::Start;
 use super::machine::{Machine, Pending, Progress};
 use super::nodes::state_answer;
 use super::payload::take_routed_node;
 use super::snapshot::Snapshot;
-use super::{Context, Event, Step};
+use super::{Context, Event, Program, Step};
 use crate::model::FlowId;
 
 /// A run of a flow, between two steps.
@@ -43,6 +44,14 @@ impl Run {
         match &self.0 {
             Stage::Asked(machine, _) => machine.memory.recall(machine.frame.flow, key),
             Stage::Fresh(_) | Stage::Parked(_) => None,
+        }
+    }
+
+    /// The bytes that its templates have produced, most of which it holds while it waits for an answer.
+    pub fn rendered_bytes(&self, program: &Program) -> u64 {
+        match &self.0 {
+            Stage::Asked(machine, _) => machine.rendered_bytes(program),
+            Stage::Fresh(_) | Stage::Parked(_) => 0,
         }
     }
 
@@ -87,9 +96,13 @@ fn open(
             let known = cx.program.by_id.get(&flow).copied();
             let flow = known.ok_or(FlowError::NoSuchEntry(flow))?;
             let definition = &cx.program.flows[flow];
-            let start = take_routed_node(&mut payload, |name| definition.node_named(name));
+            let start = take_routed_node(&mut payload, |name| definition.start_named(name));
             let mut frame = Frame::start(cx.program, flow, payload);
-            frame.node = start.unwrap_or(frame.node);
+            if let Some((node, start)) = start {
+                frame.node = node;
+                frame.shows_first =
+                    start == Start::Card && definition.nodes[node].routing.may_stay();
+            }
             Ok((Machine::new(cx.program, frame), Progress::On))
         }
         (Stage::Parked(snapshot), Event::Activity(payload)) => {

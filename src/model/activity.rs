@@ -31,6 +31,9 @@ pub struct Activity {
     pub from: Option<Actor>,
     /// The flow that the headers ask for.
     pub target: FlowTarget,
+    /// The caller whom the provider vouches for: `extensions.caller` of the body itself, never of what stands in
+    /// `extensions.payload`.
+    pub caller: Option<Value>,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
     /// What the flow sees as `in` and `entry`. Shared, since a turn that comes too late is played again.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -98,6 +99,17 @@ fn plain_name(name: &str) -> String {
         false => '_',
     };
     name.trim().chars().map(plain).collect()
+}
+
+/// What becomes of state that a component uses and its manifest does not mention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UndeclaredState {
+    /// The component reads and writes the state as if it had declared both.
+    #[default]
+    Allow,
+    /// Each access is refused.
+    Deny,
 }
 
 /// The capabilities that a pack's manifest declares for a component.

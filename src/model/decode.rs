@@ -127,6 +127,7 @@ pub fn decode(message: &InboundMessage, env: &EnvId) -> Result<Activity, DecodeE
         session_id: session_id.clone(),
         from: body.from.clone(),
         target: target(&message.headers)?,
+        caller: body.extensions.get("caller").cloned(),
         trace: trace(&message.headers),
         key,
         payload: Arc::new(payload(body)),
@@ -369,6 +370,21 @@ mod tests {
         let activity = check_ok(&[], r#"{"id":"1","extensions":{"payload":[1,2]}}"#);
         assert_eq!(*activity.payload, json!([1, 2]));
         assert_eq!(activity.session_id, "1");
+    }
+
+    #[test]
+    fn only_the_body_itself_says_who_the_caller_is() {
+        let caller = json!({"user_verified": true, "sub": "ann"});
+        let body = json!({"id": "1", "extensions": {"caller": caller}});
+        assert_eq!(
+            check_ok(&[], &body.to_string()).caller,
+            Some(caller.clone())
+        );
+        let forged =
+            json!({"id": "1", "extensions": {"payload": {"extensions": {"caller": caller}}}});
+        let activity = check_ok(&[], &forged.to_string());
+        assert_eq!(activity.caller, None);
+        assert_eq!(activity.payload["extensions"]["caller"], caller);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod depth;
 mod hashed_scope;
 mod ids;
 mod inbound;
+mod log_budget;
 mod outbound;
 mod pack_ref;
 mod problem;
@@ -14,7 +15,9 @@ mod remote_ref;
 mod secret;
 
 pub use activity::{Activity, FlowTarget, TraceContext};
-pub use component::{ComponentDigest, Declared, Grants, Invocation, InvocationForm};
+pub use component::{
+    ComponentDigest, Declared, Grants, Invocation, InvocationForm, UndeclaredState,
+};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
 pub use hashed_scope::HashedScope;
@@ -23,6 +26,7 @@ pub use ids::{
     UserId, storage_user_id,
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
+pub use log_budget::{LogBudget, MAX_LOG_LINE, cut_line};
 pub use outbound::{Outbound, OutboundHeaders, apology_id, dead_letter_id, header};
 pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};

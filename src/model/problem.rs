@@ -117,6 +117,11 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// These.
+    pub fn of(problems: impl IntoIterator<Item = Problem>) -> Self {
+        Self(problems.into_iter().collect())
+    }
+
     /// Adds one.
     pub fn push(&mut self, problem: Problem) {
         self.0.push(problem);

@@ -32,6 +32,19 @@ pub struct Component {
     pub code: Code,
     /// Whether the manifest says which digest the code has.
     pub pinned: bool,
+    /// The place of its description.
+    pub description: Description,
+}
+
+/// The place of what a pack says about a component: its version, its world and what it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Description {
+    /// In the pack's manifest.
+    Manifest,
+    /// In this file of the archive, beside the code.
+    File(String),
+    /// Nowhere. This file would be read if it were there.
+    Missing(String),
 }
 
 /// Where a component's code is.
@@ -132,8 +145,7 @@ pub(super) fn find(
             .as_ref()
             .map_or(source.name.as_str(), |id| id.as_str());
         if !found.contains_key(id) {
-            let manifest = beside(id, source, files);
-            let mut component = manifest.map_or_else(|| undescribed(id), |m| described(&m));
+            let mut component = beside(id, source, files);
             component.locate(Some(source), files)?;
             found.insert(id.to_owned(), component);
         }
@@ -191,15 +203,29 @@ fn is_digest_of(digest: &str, content: &[u8]) -> bool {
     hex::encode(Sha256::digest(content)).eq_ignore_ascii_case(hex)
 }
 
-/// The manifest that the archive keeps beside the code of a component that its own manifest leaves out.
-fn beside(id: &str, source: &ComponentSourceEntryV1, files: &Files) -> Option<ComponentManifest> {
+/// A component that the pack's manifest leaves out, with what the archive keeps beside its code about it.
+fn beside(id: &str, source: &ComponentSourceEntryV1, files: &Files) -> Component {
     let named = match &source.artifact {
         ArtifactLocationV1::Inline { manifest_path, .. } => manifest_path.clone(),
         ArtifactLocationV1::Remote => None,
     };
-    let path = named.unwrap_or_else(|| format!("components/{id}.manifest.cbor"));
-    let manifest: ComponentManifest = ciborium::from_reader(files.get(&path)?.as_slice()).ok()?;
-    (manifest.id.as_str() == id).then_some(manifest)
+    let path = named.unwrap_or_else(|| description_path(id));
+    let read = |bytes: &Vec<u8>| ciborium::from_reader::<ComponentManifest, _>(&bytes[..]).ok();
+    let manifest = files.get(&path).and_then(read);
+    match manifest.filter(|manifest| manifest.id.as_str() == id) {
+        Some(manifest) => Component {
+            description: Description::File(path),
+            ..described(&manifest)
+        },
+        None => Component {
+            description: Description::Missing(path),
+            ..undescribed(id)
+        },
+    }
+}
+
+fn description_path(id: &str) -> String {
+    format!("components/{id}.manifest.cbor")
 }
 
 fn described(manifest: &ComponentManifest) -> Component {
@@ -207,6 +233,7 @@ fn described(manifest: &ComponentManifest) -> Component {
         version: Some(manifest.version.clone()),
         world: Some(manifest.world.clone()),
         capabilities: Some(manifest.capabilities.clone()),
+        description: Description::Manifest,
         ..undescribed(manifest.id.as_str())
     }
 }
@@ -219,6 +246,7 @@ fn undescribed(id: &str) -> Component {
         capabilities: None,
         code: Code::Missing,
         pinned: false,
+        description: Description::Missing(description_path(id)),
     }
 }
 
@@ -233,6 +261,7 @@ fn listed(older: &OlderComponent, files: &Files) -> Component {
         } else {
             Code::Missing
         },
+        description: Description::Manifest,
         ..undescribed(&older.name)
     }
 }

@@ -25,7 +25,7 @@ mod write;
 pub use archive::{ArchiveError, Limits};
 pub use author::{BuiltPack, build, parse_flow, place_of};
 pub use cache::Cache;
-pub use component::{Code, Component};
+pub use component::{Code, Component, Description};
 pub use inspect::{ComponentSummary, ExtensionSummary, FileSummary, FlowSummary, PackSummary};
 pub use open::{Pack, open};
 pub use sbom::Listing;

@@ -3,18 +3,21 @@
 //! One lies in the archive as `signatures/pack.sig` and is over all its files, by their digests in the SBOM. The other
 //! is in the manifest and over the manifest alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use greentic_types::{SignatureAlgorithm, decode_pack_manifest, encode_pack_manifest};
+use greentic_types::{Flow, Node, SignatureAlgorithm, decode_pack_manifest, encode_pack_manifest};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::component::Description;
 use super::manifest::MANIFEST;
 use super::open::{ASSETS, Pack};
 use super::sbom;
 use super::signing_key::{PublicKey, SigningKey};
 use super::write::{WriteError, write_zip};
+use crate::flow;
 
 /// The file in an archive that holds the signature over all its files.
 pub(super) const SIGNATURE: &str = "signatures/pack.sig";
@@ -23,6 +26,9 @@ pub(super) const SIGNATURE: &str = "signatures/pack.sig";
 pub(super) const SIGNATURE_CHAIN: &str = "signatures/chain.pem";
 
 const ALGORITHM: &str = "ed25519";
+
+/// How many entries an error names.
+const SHOWN: usize = 8;
 
 /// Signatures of one thing always have one text, so that signing twice gives the same archive.
 const SIGNED_AT: &str = "1970-01-01T00:00:00Z";
@@ -78,8 +84,8 @@ pub enum NotVouched {
     #[error("it is signed by `{0}`, which is none of the keys in `packs.signatures.keys`")]
     UnknownKey(String),
     /// The signature leaves out what the worker reads.
-    #[error("its signature is over the manifest alone, and the archive holds `{0}` besides")]
-    ManifestOnly(String),
+    #[error("its signature is over the manifest alone, which does not cover {}", list(.0))]
+    ManifestOnly(Vec<String>),
 }
 
 impl NotVouched {
@@ -189,13 +195,35 @@ impl Pack {
         if !signed {
             return Err(NotVouched::UnknownKey(first.key_id.clone()));
         }
-        let loose = self.components.iter().filter(|component| !component.pinned);
-        let loose = loose.filter_map(|component| component.file());
-        let assets = self.files.keys().filter(|path| path.starts_with(ASSETS));
-        match loose.chain(assets.map(String::as_str)).next() {
-            None => Ok(()),
-            Some(path) => Err(NotVouched::ManifestOnly(path.to_owned())),
+        let loose = self.beyond_manifest();
+        match loose.is_empty() {
+            true => Ok(()),
+            false => Err(NotVouched::ManifestOnly(loose)),
         }
+    }
+
+    /// The entries that decide what the pack does and that the manifest neither holds nor has the digest of, in order. An
+    /// entry that is not there is one of them if it would be read.
+    fn beyond_manifest(&self) -> Vec<String> {
+        let mut loose = BTreeSet::new();
+        for component in &self.components {
+            if !component.pinned {
+                loose.extend(component.file().map(str::to_owned));
+            }
+            match &component.description {
+                Description::Manifest => {}
+                Description::File(path) | Description::Missing(path) => {
+                    loose.insert(path.clone());
+                }
+            }
+        }
+        let assets = self.files.keys().filter(|path| path.starts_with(ASSETS));
+        loose.extend(assets.cloned());
+        let flows = &self.manifest.flows;
+        if flows.iter().any(|entry| reads_assets(&entry.flow)) {
+            loose.insert(ASSETS.to_owned());
+        }
+        loose.into_iter().collect()
     }
 
     /// The manifest as it was before it was signed, in the only form that is.
@@ -203,6 +231,56 @@ impl Pack {
         let mut manifest = decode_pack_manifest(self.files.get(MANIFEST)?).ok()?;
         manifest.signatures.signatures.clear();
         encode_pack_manifest(&manifest).ok()
+    }
+}
+
+/// Whether a flow may show what lies below `assets/`: then it matters which files are there, and which are not.
+fn reads_assets(flow: &Flow) -> bool {
+    let node_reads = |node: &Node| {
+        let called = [
+            Some(node.component.id.as_str()),
+            node.input.mapping.get("component").and_then(Value::as_str),
+            node.input
+                .mapping
+                .get("component_ref")
+                .and_then(Value::as_str),
+        ];
+        called.into_iter().flatten().any(flow::is_card_component)
+            || names_asset(&node.input.mapping)
+    };
+    flow.nodes.values().any(node_reads)
+}
+
+/// Whether a mapping names a card of the pack, at any depth. A template may, too.
+fn names_asset(value: &Value) -> bool {
+    const FIELDS: [&str; 5] = [
+        "asset_path",
+        "card_source",
+        "card_spec",
+        "default_card_asset",
+        "default_source",
+    ];
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| FIELDS.contains(&name.as_str()) || names_asset(value)),
+        Value::Array(items) => items.iter().any(names_asset),
+        Value::String(text) => text.contains(ASSETS),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The first of these entries, and how many more there are.
+fn list(entries: &[String]) -> String {
+    let shown: Vec<_> = entries
+        .iter()
+        .take(SHOWN)
+        .map(|entry| format!("`{}`", entry.escape_debug()))
+        .collect();
+    let shown = shown.join(", ");
+    match entries.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

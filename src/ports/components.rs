@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::model::{ComponentDigest, Invocation, TenantId};
+use crate::model::{ComponentDigest, Invocation, LogBudget, TenantId};
 pub use crate::model::{Declared, Grants};
 
 /// Calls components. Each call is a fresh instance: nothing is left of it for the next one.
@@ -61,10 +61,12 @@ pub struct ComponentCall {
     pub user: String,
     /// The conversation's session hint.
     pub session: String,
-    /// `payload.extensions.caller` of the activity.
+    /// `extensions.caller` of the activity.
     pub caller: Option<Value>,
     /// The attempt at the turn, from 1.
     pub attempt: u32,
+    /// The lines that it may log, with the other components of the turn.
+    pub log: LogBudget,
     /// Names this call on every attempt at this turn, and no other call: outside effects carry it, with the number that
     /// each has within the call.
     pub idempotency_key: String,

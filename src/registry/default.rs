@@ -50,6 +50,15 @@ pub enum DefaultError {
     },
 }
 
+impl DefaultError {
+    /// The tenant whose default it is.
+    pub fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Missing { tenant, .. } | Self::Several { tenant, .. } => tenant,
+        }
+    }
+}
+
 impl DefaultFlow {
     /// Whether it means this pack.
     pub(super) fn is_in(&self, pack: &BoundPack) -> bool {

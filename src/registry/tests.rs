@@ -5,13 +5,13 @@ use greentic_types::PackFlowEntry;
 use super::*;
 use crate::flow::{Inventory, Limits};
 
-pub(super) fn tenant(id: &str) -> TenantId {
+pub(crate) fn tenant(id: &str) -> TenantId {
     id.parse().unwrap()
 }
 
 /// A pack of tenant `t` that lists these flows; those tagged `default` end in `!`. Its archive is its name, less any
 /// `'` at its end.
-pub(super) fn pack(name: &str, flows: &[&str]) -> BoundPack {
+pub(crate) fn pack(name: &str, flows: &[&str]) -> BoundPack {
     let compiled = flows.iter().chain(&["unlisted"]).map(|flow| {
         let id = flow.trim_end_matches('!');
         let tags = if flow.ends_with('!') { "[default]" } else { "[]" };

@@ -6,6 +6,7 @@
 
 mod flags;
 mod layers;
+mod memory;
 mod nearest;
 mod read;
 mod render;
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use flags::Flags;
-pub use sections::{Limits, Packs, Reload, Retry, Tenant, Worker};
+pub use memory::MemoryLimit;
+pub use sections::{Limits, Packs, Reload, Retry, Tenant, TenantHttp, Worker};
 pub use variables::VARIABLE_PREFIX;
 
 use crate::adapters::{http, nats, redis, wasm};
@@ -111,6 +113,23 @@ impl Settings {
     /// None that a build could carry which passed its tests: `config/default.yaml` is embedded.
     pub fn defaults() -> Result<Self, Problems> {
         load(None, &BTreeMap::new(), &Flags::default()).map(|loaded| loaded.settings)
+    }
+
+    /// The network around the worker, as far as it matters to what components may reach.
+    pub fn network(&self) -> wasm::Network {
+        let tenants = self.tenants.iter();
+        let allowed = |(id, tenant): (&TenantId, &Tenant)| {
+            let allow = tenant.http.allow.clone()?;
+            Some((id.clone(), allow))
+        };
+        wasm::Network {
+            tenants: tenants.filter_map(allowed).collect(),
+            own_servers: self
+                .nats
+                .addresses()
+                .chain(self.redis.url.address())
+                .collect(),
+        }
     }
 
     /// What is wrong in the combination of settings, errors and warnings: each value by itself is right already.

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::MemoryLimit;
+
 use crate::adapters::packs::Access;
 use crate::adapters::packs::config::{Az, Gs, Host, S3};
+use crate::adapters::wasm::HostPattern;
 use crate::pack::Signatures;
 use crate::registry::DefaultFlow;
 
@@ -65,6 +68,16 @@ pub struct Tenant {
     pub default_flow: Option<DefaultFlow>,
     /// Most turns in flight for this tenant in one worker; in place of [`Worker::tenant_slots`].
     pub max_in_flight: Option<NonZeroUsize>,
+    /// The tenant's components on the network.
+    pub http: TenantHttp,
+}
+
+/// What the components of one tenant may reach over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantHttp {
+    /// The hosts, in place of those of `components.http.allow`; none leaves it at those.
+    pub allow: Option<Vec<HostPattern>>,
 }
 
 /// How turns are run.
@@ -125,6 +138,8 @@ pub struct Limits {
     pub call_depth: NonZeroU32,
     /// What the templates of one turn may produce in all, in bytes.
     pub rendered_bytes: NonZeroUsize,
+    /// The most memory of messages, turns and components together.
+    pub memory: MemoryLimit,
 }
 
 impl Default for Packs {
@@ -185,6 +200,7 @@ impl Default for Limits {
             jumps_per_turn: const { NonZeroU32::new(3).unwrap() },
             call_depth: const { NonZeroU32::new(16).unwrap() },
             rendered_bytes: const { NonZeroUsize::new(16 * 1024 * 1024).unwrap() },
+            memory: MemoryLimit::Auto,
         }
     }
 }

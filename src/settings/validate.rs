@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use humantime_serde::re::humantime::format_duration;
 
-use super::Settings;
+use super::{MemoryLimit, Settings};
 use crate::adapters::nats::config::DeliveryMode;
+use crate::budget::DECODED_FACTOR;
 use crate::model::{Problem, Problems};
 use crate::pack::SignaturePolicy;
 use crate::worker::IDLE_WAIT;
@@ -13,11 +14,15 @@ use crate::worker::IDLE_WAIT;
 /// Orchestrators kill a process this long after they asked it to stop, unless told otherwise.
 const USUAL_GRACE: Duration = Duration::from_secs(30);
 
+/// The least `limits.memory`.
+const MIN_MEMORY: u64 = 64 * 1024 * 1024;
+
 pub(super) fn check(settings: &Settings) -> Problems {
     let mut problems = Problems::default();
     no_zero(settings, &mut problems);
     worker(settings, &mut problems);
     slots(settings, &mut problems);
+    memory(settings, &mut problems);
     reload(settings, &mut problems);
     delivery(settings, &mut problems);
     signatures(settings, &mut problems);
@@ -111,6 +116,42 @@ fn too_short(key: &str, value: Duration, turn: Duration, so: &str) -> Problem {
     ))
     .at(key)
     .remedy(format!("raise `{key}` or lower `worker.turn_timeout`"))
+}
+
+/// One message, and one call of a component, must fit.
+fn memory(settings: &Settings, problems: &mut Problems) {
+    let MemoryLimit::Bytes(limit) = settings.limits.memory else {
+        return;
+    };
+    if limit.get() < MIN_MEMORY {
+        problems
+            .push(Problem::error(format!("it must be {MIN_MEMORY} or more")).at("limits.memory"));
+        return;
+    }
+    let message = DECODED_FACTOR * settings.limits.payload_bytes.get() as u64;
+    let component = settings.components.memory_bytes.get() as u64;
+    for (what, bytes, key) in [
+        (
+            "a message of the largest size",
+            message,
+            "limits.payload_bytes",
+        ),
+        (
+            "one call of a component",
+            component,
+            "components.memory_bytes",
+        ),
+    ] {
+        if bytes > limit.get() / 2 {
+            problems.push(
+                Problem::warning(format!(
+                    "{what} may count as {bytes} bytes, more than half of it: few go on at once"
+                ))
+                .at("limits.memory")
+                .remedy(format!("raise it, or lower `{key}`")),
+            );
+        }
+    }
 }
 
 /// What looks without a pause does nothing else.

@@ -167,7 +167,7 @@ impl<'a, 'w> Pairs<'a, 'w> {
             if !(self.event && name == "message") {
                 write!(self.writer, "{name}=")?;
             }
-            write!(Escaped(self.writer, &[]), "{value:?}")
+            Escaped::write(self.writer, &[], format_args!("{value:?}"))
         };
         self.result = self.result.and_then(|()| write());
     }
@@ -221,7 +221,7 @@ impl<'a, 'w> Members<'a, 'w> {
                 return writer.write_fmt(value);
             }
             writer.write_char('"')?;
-            Escaped(writer, &['"', '\\']).write_fmt(value)?;
+            Escaped::write(writer, &['"', '\\'], value)?;
             writer.write_char('"')
         };
         self.result = self.result.and_then(|()| write());
@@ -255,26 +255,99 @@ impl Visit for Members<'_, '_> {
     }
 }
 
-/// Passes text on with these characters after a backslash and control characters as `\u....`, so that what a message
-/// brings along can end neither the line nor the JSON, nor reach a terminal.
-struct Escaped<'a, 'w>(&'a mut Writer<'w>, &'a [char]);
+/// Passes text on with these characters after a backslash, and with control characters and those that no reader sees as
+/// `\u....`, so that what a message brings along can end neither the line nor the JSON, nor make a terminal show another
+/// line than the one that is written.
+///
+/// A value ends after [`MOST_BYTES`].
+struct Escaped<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    special: &'a [char],
+    left: usize,
+}
+
+/// The most bytes that a line shows of one value: an error may quote what a message brought along.
+const MOST_BYTES: usize = 16 * 1024;
+
+impl<'a, 'w> Escaped<'a, 'w> {
+    fn write(
+        writer: &'a mut Writer<'w>,
+        special: &'a [char],
+        value: fmt::Arguments<'_>,
+    ) -> fmt::Result {
+        let mut escaped = Self {
+            writer,
+            special,
+            left: MOST_BYTES,
+        };
+        match escaped.write_fmt(value) {
+            Err(_) if escaped.left == 0 => escaped.writer.write_str("... (cut)"),
+            written => written,
+        }
+    }
+}
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.find(|c: char| c.is_control() || self.1.contains(&c)) {
-            let (plain, tail) = rest.split_at(at);
-            self.0.write_str(plain)?;
-            let Some(special) = tail.chars().next() else {
-                break;
-            };
-            match special {
-                '\n' => self.0.write_str("\\n")?,
-                c if c.is_control() => write!(self.0, "\\u{:04x}", u32::from(c))?,
-                c => write!(self.0, "\\{c}")?,
-            }
-            rest = &tail[special.len_utf8()..];
+        let taken = &text[..text.floor_char_boundary(self.left)];
+        escape(self.writer, self.special, taken)?;
+        if taken.len() < text.len() {
+            self.left = 0;
+            return Err(fmt::Error);
         }
-        self.0.write_str(rest)
+        self.left -= taken.len();
+        Ok(())
     }
+}
+
+fn escape(writer: &mut impl Write, special: &[char], text: &str) -> fmt::Result {
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| is_unseen(c) || special.contains(&c)) {
+        let (plain, tail) = rest.split_at(at);
+        writer.write_str(plain)?;
+        let Some(found) = tail.chars().next() else {
+            break;
+        };
+        match found {
+            '\n' => writer.write_str("\\n")?,
+            c if is_unseen(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+            c => write!(writer, "\\{c}")?,
+        }
+        rest = &tail[found.len_utf8()..];
+    }
+    writer.write_str(rest)
+}
+
+/// A text for a terminal, in lines as it is, with what no reader sees escaped as in the log.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for (n, line) in text.split('\n').enumerate() {
+        if n > 0 {
+            printable.push('\n');
+        }
+        // A string takes any text.
+        let _written = escape(&mut printable, &[], line);
+    }
+    printable
+}
+
+/// Whether a character is a control or changes how others are shown without being seen: what Unicode calls format
+/// characters (those that turn the direction of text, that have no width, tags), line and paragraph separators, and
+/// letters and selectors that are blank.
+fn is_unseen(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }

@@ -3,6 +3,7 @@
 //! The only labels are the tenants that this worker has or had bindings for, and words that the code knows: an outcome, a
 //! dead letter's code.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use super::components::ComponentMetrics;
 use super::health::Health;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use super::unserved::UnservedMetrics;
+use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
 /// Seconds. A turn of the worker takes about a millisecond; one that calls out takes as long as that does.
@@ -58,6 +60,8 @@ struct Reloaded {
 pub enum Reload {
     /// They are in force.
     Applied,
+    /// They are in force, without packs that are not in order.
+    Partial,
     /// Something is wrong with them.
     Refused,
     /// A server that is needed for it is away.
@@ -68,6 +72,7 @@ impl EncodeLabelValue for Reload {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         encoder.write_str(match self {
             Self::Applied => "applied",
+            Self::Partial => "partial",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
         })
@@ -77,6 +82,7 @@ impl EncodeLabelValue for Reload {
 #[derive(Debug)]
 struct Families {
     reloads: Family<Reloaded, Counter>,
+    packs_left_out: Family<Tenant, Gauge>,
     messages: Family<Message, Counter>,
     turn_duration: Family<Tenant, Histogram>,
     in_flight: Family<Tenant, Gauge>,
@@ -108,7 +114,12 @@ impl Metrics {
         );
         let families = Families::register(&mut registry);
         // There from the start, so that the first of them is an increase.
-        for outcome in [Reload::Applied, Reload::Refused, Reload::Unavailable] {
+        for outcome in [
+            Reload::Applied,
+            Reload::Partial,
+            Reload::Refused,
+            Reload::Unavailable,
+        ] {
             families
                 .reloads
                 .get_or_create(&Reloaded { outcome })
@@ -134,6 +145,13 @@ impl Metrics {
         &self.unserved
     }
 
+    /// What is counted of memory, too.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &MemoryBudget) -> Self {
+        super::memory::register(&mut self.registry, memory);
+        self
+    }
+
     /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.
     pub fn tenant(&self, tenant: &TenantId) -> TenantMetrics {
         let tenant: Arc<str> = tenant.as_str().into();
@@ -152,6 +170,19 @@ impl Metrics {
             .reloads
             .get_or_create(&Reloaded { outcome })
             .inc();
+    }
+
+    /// Tells how many packs of each tenant are bound and not in force.
+    pub fn left_out(&self, packs: &BTreeMap<TenantId, u64>) {
+        self.families.packs_left_out.clear();
+        for (tenant, count) in packs {
+            let tenant = tenant.as_str().into();
+            let gauge = self
+                .families
+                .packs_left_out
+                .get_or_create(&Tenant { tenant });
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
 
     /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
@@ -206,6 +237,11 @@ impl Families {
                 registry,
                 "reloads",
                 "Attempts to load changed bindings, by outcome",
+            ),
+            packs_left_out: added(
+                registry,
+                "packs_left_out",
+                "Packs that are bound and not in force, as the log says",
             ),
             messages: added(registry, "messages", "Messages dealt with, by outcome"),
             dead_letters: added(registry, "dead_letters", "Messages given up, by reason"),

@@ -3,6 +3,7 @@
 mod components;
 mod health;
 mod logs;
+mod memory;
 mod metrics;
 mod span;
 mod tenant;
@@ -22,6 +23,7 @@ use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use health::{Health, NotReady};
+pub use logs::printable;
 pub use metrics::{Metrics, Reload};
 pub use span::TurnSpan;
 pub use tenant::{InFlight, Outcome, TenantMetrics};

@@ -1,5 +1,6 @@
 //! What log lines and the metrics page look like.
 
+use crate::budget::{MemoryBudget, MemoryKind};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -186,6 +187,7 @@ greentic_worker_pulls_total{tenant="dev.local"} 1
 greentic_worker_ready 0
 greentic_worker_redeliveries_total{tenant="dev.local"} 1
 greentic_worker_reloads_total{outcome="applied"} 0
+greentic_worker_reloads_total{outcome="partial"} 0
 greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_total{tenant="dev.local"} 3
@@ -202,8 +204,13 @@ fn the_document_names_every_metric_and_no_other() {
     let components = ComponentMetrics::default();
     components.called(&tenant(), CallOutcome::Done, Duration::from_millis(1));
     components.refused(&tenant(), Capability::Http);
-    let metrics = Metrics::new(health).with_components(&components);
+    let memory = MemoryBudget::new(1000);
+    memory.tenant(&tenant());
+    let metrics = Metrics::new(health)
+        .with_components(&components)
+        .with_memory(&memory);
     metrics.tenant(&tenant()).dead_letter("code");
+    metrics.left_out(&[(tenant(), 1)].into());
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page
         .lines()
@@ -226,4 +233,100 @@ fn the_document_names_every_metric_and_no_other() {
         .filter_map(|name| name.strip_prefix("greentic_worker_"))
         .collect();
     assert_eq!(named, counted);
+}
+
+#[test]
+fn no_text_changes_how_a_line_is_shown() {
+    let hidden = [
+        '\u{1b}',
+        '\u{7f}',
+        '\u{9b}',
+        '\u{ad}',
+        '\u{61c}',
+        '\u{200b}',
+        '\u{200d}',
+        '\u{200e}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202a}',
+        '\u{202e}',
+        '\u{2060}',
+        '\u{2066}',
+        '\u{2069}',
+        '\u{206f}',
+        '\u{feff}',
+        '\u{fff9}',
+        '\u{3164}',
+        '\u{e0041}',
+    ];
+    let text: String = hidden
+        .iter()
+        .flat_map(|c| ['a', *c])
+        .chain("\u{e9}\u{1f600}".chars())
+        .collect();
+    let said = || {
+        let turn = TurnSpan::new(&tenant());
+        turn.correlation(&text);
+        turn.within(|| tracing::info!(shown = %text, quoted = ?text, plain = text, "{text}"));
+    };
+    for format in [Format::Human, Format::Json] {
+        let line = log(format, "info", said);
+        let found: Vec<char> = line.chars().filter(|c| hidden.contains(c)).collect();
+        assert!(found.is_empty(), "{format:?}: {found:?} in {line}");
+        assert!(
+            line.contains("a\\u202e") && line.contains("\u{e9}\u{1f600}"),
+            "{line}"
+        );
+        assert_eq!(line.lines().count(), 1);
+    }
+    let line: Value = serde_json::from_str(&log(Format::Json, "info", said)).unwrap();
+    for field in ["message", "shown", "plain"] {
+        assert_eq!(line[field], text.as_str(), "{field}");
+    }
+    assert_eq!(line["turn"]["correlation"], text.as_str());
+}
+
+#[test]
+fn a_value_ends_somewhere_and_a_terminal_is_told_what_it_would_not_show() {
+    let long = "y".repeat(1 << 20);
+    for format in [Format::Human, Format::Json] {
+        let line = log(
+            format,
+            "info",
+            || tracing::info!(error = %long, next = 1, "said"),
+        );
+        assert!(line.len() < 20_000, "{}", line.len());
+        assert!(
+            line.contains("y... (cut)") && line.contains("next"),
+            "{format:?}"
+        );
+    }
+    let line = log(
+        Format::Json,
+        "info",
+        || tracing::info!(error = %long, "said"),
+    );
+    assert!(serde_json::from_str::<Value>(&line).is_ok());
+    assert_eq!(
+        printable("a\u{202e}b\n c\u{1b}[31m\\"),
+        "a\\u202eb\n c\\u001b[31m\\"
+    );
+}
+
+#[test]
+fn memory_is_told_by_tenant_and_kind() {
+    let memory = MemoryBudget::new(1000);
+    let _held = memory.tenant(&tenant()).charge(MemoryKind::Turns, 7);
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let page = Metrics::new(health).with_memory(&memory).render().unwrap();
+    for line in [
+        "greentic_worker_memory_limit_bytes 1000",
+        "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"turns\"} 7",
+        "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"messages\"} 0",
+        "greentic_worker_memory_waits_total{tenant=\"dev.local\"} 0",
+        "greentic_worker_memory_denials_total{tenant=\"dev.local\"} 0",
+    ] {
+        assert!(page.contains(line), "no {line} in {page}");
+    }
 }

@@ -1,6 +1,5 @@
 //! A component's call inside a turn: on whose behalf it is made, and what it is told of the state while it runs.
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Attempt;
@@ -24,6 +23,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         state: &mut StateReads,
     ) -> Result<ComponentOutput, TurnError> {
         let flow = invocation.flow.clone();
+        self.holds(run.rendered_bytes(&pack.program));
         let call = self.component_call(pack, invocation)?;
         let mut running = self.turns.components.call(call);
         loop {
@@ -64,17 +64,13 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             team: activity.team.as_ref().map(ToString::to_string),
             user: activity.user.to_string(),
             session: activity.session_id.clone(),
-            caller: caller(activity).cloned(),
+            caller: activity.caller.clone(),
             attempt: self.number,
+            log: self.component_log.budget(),
             idempotency_key: idempotency_key(activity, invocation.ordinal),
             invocation,
         })
     }
-}
-
-/// Whom the provider vouches for.
-fn caller(activity: &Activity) -> Option<&Value> {
-    activity.payload.pointer("/extensions/caller")
 }
 
 /// The same for the same call of every attempt at this activity, and for no other call. Neither environments nor tenants

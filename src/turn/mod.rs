@@ -7,6 +7,7 @@
 
 mod envelope;
 mod failure;
+mod flow_log;
 mod invoke;
 mod outage;
 mod parked;
@@ -19,11 +20,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
+use flow_log::ComponentLog;
 use futures_util::FutureExt;
 pub use outage::{Infrastructure, Outage};
 pub use parked::ParkedRun;
 pub use replies::apology;
 
+use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
 use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
 use crate::ports::{
     Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
@@ -133,7 +136,19 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 
     /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
+        self.run_within(activity, delivered, span, None).await
+    }
+
+    /// The same, with what it holds in memory counted there.
+    pub async fn run_within(
+        &self,
+        activity: &Activity,
+        delivered: u64,
+        span: &TurnSpan,
+        memory: Option<&MemoryCharge>,
+    ) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, span);
+        attempt.memory = memory;
         match attempt.run().await {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(error) => {
@@ -154,6 +169,13 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     }
 }
 
+/// The text of the session and of the state that a turn starts from.
+fn opening_bytes(opening: &Opening) -> u64 {
+    let session = opening.wait.iter().map(|wait| wait.data.context_json.len());
+    let state = opening.state.iter().flatten().map(String::len);
+    session.chain(state).sum::<usize>() as u64
+}
+
 /// One attempt at one activity.
 struct Attempt<'a, S, P> {
     turns: &'a Turns<S, P>,
@@ -161,6 +183,8 @@ struct Attempt<'a, S, P> {
     registry: Arc<Registry>,
     activity: &'a Activity,
     span: &'a TurnSpan,
+    /// Counts what it holds in memory.
+    memory: Option<&'a MemoryCharge>,
     /// Names this attempt as the holder of the lease, once it wants one.
     token: OnceLock<String>,
     exclusive: bool,
@@ -175,6 +199,7 @@ struct Attempt<'a, S, P> {
     /// State that the entry flow may read, asked for with BEGIN.
     foreseen: Vec<StateSlot>,
     trace: TraceContext,
+    component_log: ComponentLog,
 }
 
 impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
@@ -198,6 +223,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             turns,
             activity,
             span,
+            memory: None,
             token: OnceLock::new(),
             exclusive: redelivered || reaches_out,
             redelivered,
@@ -209,6 +235,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             foreseen,
             registry,
             trace,
+            component_log: ComponentLog::default(),
         }
     }
 
@@ -235,7 +262,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn run(&mut self) -> Result<Option<Applied>, TurnError> {
         loop {
             let opening = match self.begin().await? {
-                Begun::Ready(opening) => opening,
+                Begun::Ready(opening) => {
+                    self.holds(DECODED_FACTOR * opening_bytes(&opening));
+                    opening
+                }
                 Begun::Busy { retry_after } => {
                     self.stand_aside(retry_after).await;
                     continue;
@@ -256,6 +286,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             }
             self.count(&opening, true)?;
             let played = self.play_in_time(&opening, chosen).await?;
+            self.holds(played.bytes());
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
             match self.commit(&opening, &played).await? {
@@ -272,6 +303,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     self.exclusive |= self.conflicts >= CONFLICTS_BEFORE_LEASE;
                 }
             }
+        }
+    }
+
+    /// Counts so many bytes as held until the turn is settled.
+    fn holds(&self, bytes: u64) {
+        if let Some(memory) = self.memory {
+            memory.add(MemoryKind::Turns, bytes);
         }
     }
 

@@ -7,9 +7,11 @@ use greentic_types::{SessionData, SessionKey};
 use serde_json::Value;
 
 use super::failure::TurnError;
+use super::flow_log;
 use super::parked::{FoundWait, ParkedRun, session};
 use super::replies::Origin;
 use super::{Applied, Attempt};
+use crate::budget::DECODED_FACTOR;
 use crate::flow::{self, Ask, Context, Effects, Event, Run, StateWrite, Step, Wait};
 use crate::model::{Activity, FlowId, MAX_DEPTH, Outbound, PackId, too_deep_at};
 use crate::ports::{Opening, Park, ParkedWait, Publisher, StateSlot, StoreError, Taken, TurnStore};
@@ -61,6 +63,18 @@ impl Played {
             parked: self.parked.is_some(),
         }
     }
+
+    /// The text of all that it writes.
+    pub fn bytes(&self) -> u64 {
+        let replies = self.outbox.iter().map(|message| message.body.get().len());
+        let state = self.state_written.iter();
+        let state = state.map(|(_, value)| value.as_ref().map_or(0, String::len));
+        let session = self
+            .parked
+            .iter()
+            .map(|parked| parked.data.context_json.len());
+        replies.chain(state).chain(session).sum::<usize>() as u64
+    }
 }
 
 /// What can be told before BEGIN, from the activity's entry flow; the flow that resumes is mostly the same one. The
@@ -111,9 +125,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
             self.span.correlation(made);
         }
-        for line in &effects.logs {
-            tracing::info!(line = %line, "flow log");
-        }
+        flow_log::log(&effects.logs);
         let origin = Origin {
             activity: self.activity,
             pack: pack.id,
@@ -236,6 +248,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     .flatten()
             }
         };
+        self.holds(DECODED_FACTOR * raw.as_ref().map_or(0, String::len) as u64);
         let corrupt = |reason| StoreError::Corrupt {
             what: format!("state `{}` of flow `{}`", slot.key, slot.flow),
             reason,

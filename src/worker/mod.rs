@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::{DECODED_FACTOR, MemoryBudget, MemoryKind, TenantMemory};
 use crate::model::{Activity, TenantId, key_from_headers};
 use crate::ports::{Delivery, Inbound, Publisher, TurnStore};
 use crate::telemetry::{Metrics, TenantMetrics, TurnSpan};
@@ -50,6 +51,7 @@ pub struct Config {
 pub struct Worker<I, S, P> {
     shared: Arc<Shared<I, S, P>>,
     metrics: Arc<Metrics>,
+    memory: MemoryBudget,
     served: watch::Sender<Served>,
 }
 
@@ -100,8 +102,16 @@ where
         Self {
             shared: Arc::new(shared),
             metrics,
+            memory: MemoryBudget::unlimited(),
             served,
         }
+    }
+
+    /// Counts what messages and turns hold in memory against this, and pulls no more than it allows.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryBudget) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// Tells the running worker which tenants to pull for from then on. Turns of a tenant that is gone may finish.
@@ -163,6 +173,7 @@ where
                     shared: Arc::clone(&self.shared),
                     tenant: free.key().clone(),
                     metrics: Arc::new(self.metrics.tenant(free.key())),
+                    memory: self.memory.tenant(free.key()),
                     slots: Slots::new(&slots, limit, self.shared.config.tenant_queue),
                     stop: stop.clone(),
                 };
@@ -203,8 +214,11 @@ where
         delivery: I::Delivery,
         mut claim: SlotClaim,
         metrics: &Arc<TenantMetrics>,
+        memory: &TenantMemory,
     ) {
         let message = delivery.message();
+        let bytes = DECODED_FACTOR * message.body.len() as u64;
+        let memory = memory.charge(MemoryKind::Messages, bytes);
         let span = TurnSpan::new(&message.tenant);
         let read = self.turns.read(message).map(|activity| {
             let activity = Arc::new(activity);
@@ -223,7 +237,7 @@ where
         // In a box before it is handed on: it is large, and each hand would copy it.
         let turn = Box::pin(async move {
             shared
-                .handle(delivery, (read, claim), &metrics, &span)
+                .handle(delivery, (read, claim, memory), &metrics, &span)
                 .await;
         });
         self.running.spawn(around.around(turn));

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::slots::{Reservation, SlotClaim, Slots};
+use crate::budget::{DECODED_FACTOR, MemoryKind, TenantMemory};
 use crate::model::TenantId;
 use crate::ports::{Delivery as _, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::TenantMetrics;
@@ -37,6 +38,7 @@ pub struct Puller<I, S, P> {
     pub shared: Arc<Shared<I, S, P>>,
     pub tenant: TenantId,
     pub metrics: Arc<TenantMetrics>,
+    pub memory: TenantMemory,
     pub slots: Slots,
     pub stop: CancellationToken,
 }
@@ -137,7 +139,8 @@ where
             let mut arrived = arrived.lock();
             arrived.sort_by_key(|(delivery, _)| delivery.message().sequence);
             for (delivery, claim) in arrived.drain(..) {
-                self.shared.accept(delivery, claim, &self.metrics);
+                self.shared
+                    .accept(delivery, claim, &self.metrics, &self.memory);
             }
             match ended.is_empty() {
                 true => Poll::Pending,
@@ -157,6 +160,15 @@ where
             // Waiting for infrastructure is no stall of this worker: restarting it would not help.
             self.metrics.waiting();
         }
+        let admitted = self.memory.admitted(MemoryKind::Messages);
+        tokio::pin!(admitted);
+        while tokio::time::timeout(BEAT, &mut admitted).await.is_err() {
+            // Nor is waiting for its own turns to end.
+            self.metrics.waiting();
+        }
+        // As large as messages may be: what a pull brings is in memory before it can be looked at.
+        let largest = DECODED_FACTOR * self.shared.turns.config.payload_bytes as u64;
+        let want = want.min(self.memory.room(largest));
         if want == 1 {
             self.slots.listen().await
         } else {

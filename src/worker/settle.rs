@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::lanes::Place;
 use super::slots::{Slot, SlotClaim};
 use super::{Queued, Shared, dead_letter};
+use crate::budget::MemoryCharge;
 use crate::model::Activity;
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
@@ -23,6 +24,7 @@ struct Waiting<'a> {
     activity: &'a Activity,
     place: Place,
     claim: SlotClaim,
+    memory: &'a MemoryCharge,
 }
 
 /// The slot of a turn that runs, and its share in the count of those.
@@ -38,7 +40,7 @@ where
     pub(super) async fn handle(
         &self,
         delivery: I::Delivery,
-        (read, claim): (Result<Queued, TurnError>, SlotClaim),
+        (read, claim, memory): (Result<Queued, TurnError>, SlotClaim, MemoryCharge),
         metrics: &TenantMetrics,
         span: &TurnSpan,
     ) {
@@ -54,6 +56,7 @@ where
                     activity: &activity,
                     place,
                     claim,
+                    memory: &memory,
                 };
                 let running = (&mut running, metrics);
                 let ended = self.work(&delivery, queued, running, span).await;
@@ -78,7 +81,7 @@ where
         // Last, so that no count is ahead of what it counts.
         let outcome = count(metrics, &ended);
         metrics.turn_finished(outcome, began.elapsed());
-        drop(running);
+        drop((running, memory));
         if let Err(error) = settled {
             // The message comes again, and BEGIN finds what was applied.
             tracing::warn!(error = %error, "a delivery could not be settled and will come again");
@@ -103,7 +106,10 @@ where
                 true => Some(self.suspect.lock().await),
                 false => None,
             };
-            self.turns.run(activity, delivered, span).await
+            let memory = Some(waiting.memory);
+            self.turns
+                .run_within(activity, delivered, span, memory)
+                .await
         };
         tokio::pin!(turn);
         let mut told = Instant::now();

@@ -72,6 +72,7 @@ impl Talk {
             session_id: "s".to_owned(),
             from: None,
             target: FlowTarget::default(),
+            caller: None,
             trace: None,
             payload: Value::Null.into(),
         }

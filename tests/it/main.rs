@@ -9,11 +9,16 @@
 
 mod bounded_memory;
 mod check;
+#[allow(dead_code, reason = "shared with tests that use all of it")]
+#[path = "../support/components.rs"]
+mod components;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;
+mod edges;
 mod fairness;
 mod harness;
+mod hostile_components;
 mod kill_points;
 mod load_balancer_safety;
 mod messages;

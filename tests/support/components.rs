@@ -46,6 +46,49 @@ pub fn everything() -> Vec<u8> {
     encode(&module)
 }
 
+/// Fields of a module: so many functions that are slow to compile for their size. Each has many variables that are alive all
+/// the time, across many branches.
+pub fn heavy_functions(count: usize) -> String {
+    const LOCALS: usize = 1_000;
+    const BRANCHES: usize = 4_000;
+    let mut text = String::new();
+    for function in 0..count {
+        text.push_str("(func (param i64) (local");
+        text.push_str(&" i64".repeat(LOCALS));
+        text.push_str(")\n");
+        for branch in 0..BRANCHES {
+            let (from, to) = (
+                branch * 7 % LOCALS + 1,
+                (branch * 13 + function) % LOCALS + 1,
+            );
+            text.push_str(&format!(
+                "local.get 0 i64.eqz if local.get {from} i64.const {branch} i64.add local.set {to} end\n"
+            ));
+        }
+        text.push_str(")\n");
+    }
+    text
+}
+
+/// A component whose type nests so deep.
+pub fn nested_types(levels: usize) -> Vec<u8> {
+    // One type, a component with one declaration, which is such a type.
+    let mut section = vec![1];
+    for _ in 0..levels {
+        section.extend([0x41, 1, 1]);
+    }
+    section.push(0x7f);
+    let mut bytes = b"\0asm\x0d\0\x01\0\x07".to_vec();
+    let mut length = section.len();
+    while length >= 0x80 {
+        bytes.push((length % 0x80) as u8 | 0x80);
+        length /= 0x80;
+    }
+    bytes.push(length as u8);
+    bytes.extend(section);
+    bytes
+}
+
 /// A core module, which is no component.
 pub fn core_module() -> Vec<u8> {
     wat::parse_str("(module)").unwrap()

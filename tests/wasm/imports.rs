@@ -19,7 +19,7 @@ const SECRETS: Declared = Declared {
     state_read: false,
     state_write: false,
 };
-const HTTP: Declared = Declared {
+pub(super) const HTTP: Declared = Declared {
     http: true,
     secrets: false,
     state_read: false,
@@ -27,12 +27,12 @@ const HTTP: Declared = Declared {
 };
 
 #[track_caller]
-fn check(answer: Result<Value, ComponentError>, expected: Value) {
+pub(super) fn check(answer: Result<Value, ComponentError>, expected: Value) {
     assert_eq!(answer.unwrap(), expected);
 }
 
 #[track_caller]
-fn check_error(answer: Result<Value, ComponentError>, code: &str) {
+pub(super) fn check_error(answer: Result<Value, ComponentError>, code: &str) {
     let answer = answer.unwrap();
     assert_eq!(answer["error"]["code"], code, "{answer}");
 }
@@ -126,7 +126,7 @@ async fn settings_of_the_pack_are_read_and_tokens_are_not_to_be_had() {
 }
 
 /// A server of one page that remembers what it was asked.
-async fn server(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn server(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -144,7 +144,7 @@ async fn server(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     (address, asked)
 }
 
-fn http(allow: &[&str]) -> Config {
+pub(super) fn http(allow: &[&str]) -> Config {
     Config {
         http: HttpConfig {
             allow: allow.iter().map(|host| host.parse().unwrap()).collect(),
@@ -155,7 +155,8 @@ fn http(allow: &[&str]) -> Config {
     }
 }
 
-const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{\"hi\":1}";
+pub(super) const PAGE: &str =
+    "HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{\"hi\":1}";
 
 #[tokio::test]
 async fn an_allowed_host_is_reached_with_a_key_that_every_attempt_has_in_common() {

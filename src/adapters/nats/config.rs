@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_nats::ServerAddr;
 use serde::{Deserialize, Serialize};
 
 use super::names::StreamName;
@@ -238,6 +239,14 @@ impl Config {
             (None, Some(domain)) => format!("$JS.{domain}.API"),
             (None, None) => "$JS.API".to_owned(),
         }
+    }
+
+    /// The name or address and the port of each of these servers.
+    pub fn addresses(&self) -> impl Iterator<Item = (String, u16)> {
+        self.servers().filter_map(|url| {
+            let server: ServerAddr = url.parse().ok()?;
+            Some((server.host().to_owned(), server.port()))
+        })
     }
 
     /// How long a stream recognises duplicates. Those of inbound messages are recognised in Redis, per tenant; the server

@@ -188,6 +188,17 @@ impl ServerUrl {
         matches!(info.addr(), ConnectionAddr::Tcp(..)).then_some(false)
     }
 
+    /// The server's name or address, and its port; none if it is no URL of a server over TCP.
+    pub fn address(&self) -> Option<(String, u16)> {
+        let info = self.0.as_str().into_connection_info().ok()?;
+        match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((host.clone(), *port))
+            }
+            ConnectionAddr::Unix(_) | _ => None,
+        }
+    }
+
     /// The URL as it was written.
     pub fn expose(&self) -> &str {
         &self.0

@@ -32,6 +32,7 @@ impl Place {
             session_id: "s".to_owned(),
             from: None,
             target: FlowTarget::default(),
+            caller: None,
             trace: None,
             payload: Value::Null.into(),
         }

@@ -62,10 +62,9 @@ impl Cache {
     pub(super) fn load(&self, engine: &Engine, digest: ComponentDigest) -> Option<Component> {
         let path = self.path(digest);
         match self.read(&path) {
-            Ok(Some(code)) => deserialize(engine, &Verified(code)).or_else(|| {
-                tracing::warn!(file = %path.display(), "a compiled component cannot be used, and is compiled anew");
-                None
-            }),
+            Ok(Some(code)) => Compiled(code).load(engine).inspect_err(|error| {
+                tracing::warn!(file = %path.display(), %error, "a compiled component cannot be used, and is compiled anew");
+            }).ok(),
             Ok(None) => {
                 tracing::warn!(file = %path.display(), "a compiled component is damaged or not ours, and is compiled anew");
                 None
@@ -79,11 +78,14 @@ impl Cache {
     }
 
     /// Keeps a component for the next start. A file is there as a whole or not at all.
-    pub(super) fn store(&self, digest: ComponentDigest, component: &Component) -> io::Result<()> {
-        let code = component.serialize().map_err(io::Error::other)?;
+    pub(super) fn store(
+        &self,
+        digest: ComponentDigest,
+        Compiled(code): &Compiled,
+    ) -> io::Result<()> {
         let temporary = self.dir.join(temporary_name(&digest.to_string()));
-        let written = write_new(&temporary, blake3::hash(&code).as_bytes())
-            .and_then(|mut file| file.write_all(&code))
+        let written = write_new(&temporary, blake3::hash(code).as_bytes())
+            .and_then(|mut file| file.write_all(code))
             .and_then(|()| fs::rename(&temporary, self.path(digest)));
         written.inspect_err(|_| {
             // What is left of it is in nobody's way.
@@ -122,20 +124,24 @@ impl Cache {
     }
 }
 
-/// The bytes of a file of ours whose checksum is right.
-struct Verified(Vec<u8>);
+/// Machine code as wasmtime wrote it: read from a file of ours whose checksum is right, or just compiled.
+pub(super) struct Compiled(Vec<u8>);
 
-/// The one unsafe call of the worker.
-#[expect(
-    unsafe_code,
-    reason = "machine code is run as it is: the bytes must be what `Component::serialize` gave. `Verified` is made in \
-              `Cache::load` only, of a file whose checksum holds, that this user owns and no other may write, in a \
-              folder of which the same is true. Who can forge it can replace the worker itself. That the code is of \
-              this version of wasmtime, for this processor and these settings, wasmtime checks by itself."
-)]
-fn deserialize(engine: &Engine, code: &Verified) -> Option<Component> {
-    // SAFETY: see the reason above.
-    unsafe { Component::deserialize(engine, &code.0) }.ok()
+impl Compiled {
+    /// What the compiler gave, this process or one of this program that it started.
+    pub(super) fn new(code: Vec<u8>) -> Self {
+        Self(code)
+    }
+
+    /// The one unsafe call of the worker.
+    #[expect(
+        unsafe_code,
+        reason = "machine code is run as it is: the bytes must be what wasmtime's compiler gave. `Compiled` is made of two                   things only. One is what the compiler has just given, in this process or through the pipe of a process                   of the same program that this one started, to which nobody else can write. The other is, in                   `Cache::load`, a file whose checksum holds, that this user owns and no other may write, in a folder of                   which the same is true. Who can forge either can replace the worker itself. That the code is of this                   version of wasmtime, for this processor and these settings, wasmtime checks by itself."
+    )]
+    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        // SAFETY: see the reason above.
+        unsafe { Component::deserialize(engine, &self.0) }
+    }
 }
 
 fn make(dir: &Path) -> io::Result<()> {

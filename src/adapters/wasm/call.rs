@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use humantime_serde::re::humantime::format_duration;
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use super::abi::{Entry, Mismatch, Output};
+use super::fair::{FairSlots, FairThreads};
 use super::guest::{Guest, Refusal, Surroundings};
+use super::limits::Denial;
 use super::mailbox::{Mailbox, Question};
 use super::prepare::Prepared;
 use super::threads::Threads;
 use super::ticker::Ticker;
+use crate::budget::MemoryKind;
 use crate::model::{MAX_DEPTH, TenantId, is_too_deep};
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
@@ -29,8 +32,8 @@ const TICKS: u64 = 1;
 pub(super) struct Hall {
     pub(super) threads: Threads,
     pub(super) ticker: Ticker,
-    /// One permit for each slot of the pool.
-    pub(super) slots: Semaphore,
+    pub(super) fair_threads: FairThreads,
+    pub(super) slots: FairSlots,
     pub(super) around: Surroundings,
     pub(super) call_timeout: Duration,
     pub(super) output_bytes: usize,
@@ -116,11 +119,14 @@ async fn run(
     call: ComponentCall,
     mailbox: Mailbox,
 ) -> Result<ComponentOutput, ComponentError> {
-    // Never closed.
-    let _slot = hall.slots.acquire().await;
+    let tenant = call.tenant.clone();
+    let memory = hall.around.memory.tenant(&tenant);
+    memory.admitted(MemoryKind::Components).await;
+    let _slot = hall.slots.take(&tenant).await;
     let mut count = Count::new(&hall.around.metrics, &call.tenant);
     let _ticking = hall.ticker.tick();
-    let result = enter(&hall, prepared, call, mailbox).await;
+    let entered = enter(&hall, prepared, call, mailbox);
+    let result = hall.fair_threads.run(&tenant, entered).await;
     count.outcome = match &result {
         Ok(_) => CallOutcome::Done,
         Err(ComponentError::Trap { .. }) => CallOutcome::Trap,
@@ -217,11 +223,16 @@ impl Hall {
             limit,
         };
         // What a guest that gets no memory does is to crash.
-        if guest.memory.was_denied() {
-            let bytes = self.around.memory_bytes;
-            return limit(format!(
-                "{bytes} bytes of memory (`components.memory_bytes`)"
-            ));
+        if let Some(denial) = guest.memory.denial() {
+            return limit(match denial {
+                Denial::Call => {
+                    let bytes = self.around.memory_bytes;
+                    format!("{bytes} bytes of memory (`components.memory_bytes`)")
+                }
+                Denial::Worker => "the share of its tenant in the memory of this worker, of which others use the rest at \
+                                   the moment (`limits.memory`)"
+                    .to_owned(),
+            });
         }
         if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
             let bytes = self.stack_bytes;

@@ -6,16 +6,24 @@
 
 mod addresses;
 mod names;
+mod own_servers;
+mod redirect;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Url};
 
 use super::config::HttpConfig;
-use names::{Allowed, Forbidden};
+use super::host_pattern::HostPattern;
+use crate::model::TenantId;
+use names::{Allowed, Forbidden, Lookup};
+pub(super) use own_servers::OwnServers;
+use redirect::Request;
 
 /// Redirects followed for one request.
 const REDIRECTS: usize = 5;
@@ -36,13 +44,21 @@ const NOT_THEIRS: &[&str] = &[
     "upgrade",
 ];
 
-/// The clients of a worker, made when first needed.
+/// The ways out of a worker's tenants.
+#[derive(Debug)]
+pub(super) struct Egresses {
+    common: Arc<Egress>,
+    /// Of tenants that have a list of their own: they share no connection with others.
+    tenants: BTreeMap<TenantId, Arc<Egress>>,
+}
+
+/// One way out: a list of hosts, and the clients that go by it, made when first needed.
 #[derive(Debug)]
 pub(super) struct Egress {
-    allowed: Arc<Allowed>,
+    allowed: Allowed,
     config: HttpConfig,
-    following: OnceLock<Option<Client>>,
-    staying: OnceLock<Option<Client>>,
+    /// By the port, if it is that of a server of the worker's own.
+    clients: Mutex<HashMap<Option<u16>, Client>>,
 }
 
 /// A request as a component makes it.
@@ -90,37 +106,73 @@ impl Error {
     }
 }
 
-impl Egress {
-    pub(super) fn new(config: &HttpConfig) -> Self {
+impl Egresses {
+    /// The ways out: tenants that have a list of their own go by that in place of the common one.
+    pub(super) fn new(
+        config: &HttpConfig,
+        tenants: &BTreeMap<TenantId, Vec<HostPattern>>,
+        own: &Arc<OwnServers>,
+    ) -> Self {
+        let egress = |allow: &[HostPattern]| {
+            Arc::new(Egress {
+                allowed: Allowed::new(allow, Arc::clone(own)),
+                config: config.clone(),
+                clients: Mutex::default(),
+            })
+        };
         Self {
-            allowed: Arc::new(Allowed::new(&config.allow)),
-            config: config.clone(),
-            following: OnceLock::new(),
-            staying: OnceLock::new(),
+            common: egress(&config.allow),
+            tenants: tenants
+                .iter()
+                .map(|(tenant, allow)| (tenant.clone(), egress(allow)))
+                .collect(),
         }
     }
 
+    /// The way out of this tenant.
+    pub(super) fn of(&self, tenant: &TenantId) -> &Arc<Egress> {
+        self.tenants.get(tenant).unwrap_or(&self.common)
+    }
+}
+
+impl Egress {
     /// Sends a request and reads its answer.
     pub(super) async fn send(&self, exchange: Exchange) -> Result<Answer, Error> {
-        let url = Url::parse(&exchange.url).map_err(|_| Error::Invalid("its URL is none"))?;
-        self.allowed.check(&url)?;
-        let most = self.config.request_bytes.get();
-        if exchange.body.as_ref().is_some_and(|body| body.len() > most) {
-            return Err(Error::TooLarge("body of the request", most));
-        }
-        let method = Method::from_bytes(exchange.method.as_bytes())
-            .map_err(|_| Error::Invalid("its method is none"))?;
-        let client = self.client(exchange.follow_redirects)?;
         let timeout = exchange
             .timeout
             .map_or(self.config.timeout, |asked| asked.min(self.config.timeout));
-        let mut request = client.request(method, url).timeout(timeout);
-        request = request.headers(headers(exchange.headers, &exchange.idempotency_key)?);
-        if let Some(body) = exchange.body {
-            request = request.body(body);
+        let sent = tokio::time::timeout(timeout, self.exchange(exchange)).await;
+        sent.unwrap_or_else(|_| Err(Error::Unavailable("it took too long".to_owned())))
+    }
+
+    async fn exchange(&self, exchange: Exchange) -> Result<Answer, Error> {
+        let most = self.config.request_bytes.get();
+        let url = Url::parse(&exchange.url).map_err(|_| Error::Invalid("its URL is none"))?;
+        let own_port = self.allowed.check(&url).await?;
+        if exchange.body.as_ref().is_some_and(|body| body.len() > most) {
+            return Err(Error::TooLarge("body of the request", most));
         }
-        let response = request.send().await.map_err(failure)?;
-        self.read(response).await
+        let mut request = Request {
+            method: Method::from_bytes(exchange.method.as_bytes())
+                .map_err(|_| Error::Invalid("its method is none"))?,
+            url,
+            headers: headers(exchange.headers, &exchange.idempotency_key)?,
+            body: exchange.body.map(Bytes::from),
+        };
+        let mut client = self.client(own_port)?;
+        for _ in 0..=REDIRECTS {
+            let response = request.clone().send(&client).await.map_err(failure)?;
+            let next = match exchange.follow_redirects {
+                true => request.redirected(&response),
+                false => None,
+            };
+            let Some(next) = next else {
+                return self.read(response).await;
+            };
+            client = self.client(self.allowed.check(&next.url).await?)?;
+            request = next;
+        }
+        Err(Error::Unavailable("it was redirected too often".to_owned()))
     }
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Answer, Error> {
@@ -150,45 +202,29 @@ impl Egress {
         })
     }
 
-    fn client(&self, follow_redirects: bool) -> Result<&Client, Error> {
-        let slot = match follow_redirects {
-            true => &self.following,
-            false => &self.staying,
-        };
-        let client = slot.get_or_init(|| {
-            let built = build(&self.allowed, follow_redirects);
-            built
-                .inspect_err(
-                    |error| tracing::error!(%error, "there is no HTTP client for components"),
-                )
-                .ok()
-        });
-        let none = || Error::Unavailable("the worker has no HTTP client".to_owned());
-        client.as_ref().ok_or_else(none)
+    fn client(&self, own_port: Option<u16>) -> Result<Client, Error> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&own_port) {
+            return Ok(client.clone());
+        }
+        let allowed = self.allowed.clone();
+        let client = build(Lookup { allowed, own_port }).map_err(|error| {
+            tracing::error!(%error, "there is no HTTP client for components");
+            Error::Unavailable("the worker has no HTTP client".to_owned())
+        })?;
+        clients.insert(own_port, client.clone());
+        Ok(client)
     }
 }
 
-fn build(allowed: &Arc<Allowed>, follow_redirects: bool) -> reqwest::Result<Client> {
+fn build(lookup: Lookup) -> reqwest::Result<Client> {
     // Another part of the worker may have chosen the same one already.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let at_redirect = Arc::clone(allowed);
-    let policy = match follow_redirects {
-        true => Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS {
-                return attempt.error("it was redirected too often");
-            }
-            match at_redirect.check(attempt.url()) {
-                Ok(()) => attempt.follow(),
-                Err(forbidden) => attempt.error(forbidden),
-            }
-        }),
-        false => Policy::none(),
-    };
     Client::builder()
-        .redirect(policy)
+        .redirect(Policy::none())
         .referer(false)
         .no_proxy()
-        .dns_resolver(Arc::clone(allowed))
+        .dns_resolver(Arc::new(lookup))
         .user_agent(concat!("greentic-worker/", env!("CARGO_PKG_VERSION")))
         .build()
 }
@@ -225,9 +261,6 @@ fn failure(error: reqwest::Error) -> Error {
             Some(inner) => cause = inner,
             None => break,
         }
-    }
-    if error.is_timeout() {
-        return Error::Unavailable("it took too long".to_owned());
     }
     let innermost = cause.to_string();
     Error::Unavailable(match std::ptr::addr_eq(cause, &raw const error) {

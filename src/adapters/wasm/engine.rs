@@ -34,11 +34,22 @@ pub(super) fn new(config: &Config) -> wasmtime::Result<Engine> {
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(KEPT_BYTES)
         .table_keep_resident(KEPT_BYTES);
+    let mut engine = compilation(config.stack_bytes.get());
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&engine)
+}
+
+/// An engine that compiles for that one and runs nothing: it reserves no slots.
+pub(super) fn for_compiling(stack_bytes: usize) -> wasmtime::Result<Engine> {
+    Engine::new(&compilation(stack_bytes))
+}
+
+/// All that machine code depends on.
+fn compilation(stack_bytes: usize) -> EngineConfig {
     let mut engine = EngineConfig::new();
     engine
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
-        .max_wasm_stack(config.stack_bytes.get())
-        .async_stack_size(config.stack_bytes.get().saturating_add(OUR_STACK));
-    Engine::new(&engine)
+        .max_wasm_stack(stack_bytes)
+        .async_stack_size(stack_bytes.saturating_add(OUR_STACK));
+    engine
 }

@@ -7,10 +7,11 @@ use serde_json::Value;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::egress::Egress;
+use super::egress::{Egress, Egresses};
 use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
+use crate::budget::{MemoryBudget, MemoryKind};
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
 
@@ -52,24 +53,29 @@ pub(super) struct Refusal(pub(super) &'static str);
 /// What every call of a worker shares.
 #[derive(Clone)]
 pub(super) struct Surroundings {
-    pub(super) egress: Arc<Egress>,
+    pub(super) egresses: Arc<Egresses>,
     pub(super) metrics: ComponentMetrics,
     pub(super) memory_bytes: usize,
+    pub(super) stack_bytes: usize,
+    pub(super) memory: MemoryBudget,
     pub(super) state_bytes: usize,
 }
 
 impl Guest {
     pub(super) fn new(call: Arc<ComponentCall>, mailbox: Mailbox, around: &Surroundings) -> Self {
+        let egress = Arc::clone(around.egresses.of(&call.tenant));
+        let memory = around.memory.tenant(&call.tenant);
+        let stack = memory.charge(MemoryKind::Components, around.stack_bytes as u64);
         Self {
             call,
-            memory: MemoryLimit::new(around.memory_bytes),
+            memory: MemoryLimit::new(around.memory_bytes, stack),
             state: State {
                 mailbox,
                 read: HashMap::new(),
                 written: BTreeMap::new(),
                 room: around.state_bytes,
             },
-            egress: Arc::clone(&around.egress),
+            egress,
             requests: 0,
             metrics: around.metrics.clone(),
             wasi: None,
@@ -90,6 +96,9 @@ impl Guest {
     /// Notes that something was refused to it.
     pub(super) fn refused(&self, capability: Capability) {
         self.metrics.refused(&self.call.tenant, capability);
+        if !tracing::enabled!(tracing::Level::DEBUG) || !self.call.log.take() {
+            return;
+        }
         tracing::debug!(
             tenant = %self.call.tenant,
             pack = %self.call.grants.pack_name,

@@ -2,25 +2,39 @@
 
 use wasmtime::ResourceLimiter;
 
+use crate::budget::{MemoryCharge, MemoryKind};
+
 /// The memory of one call, all its modules together. A component that is denied more may still end well; one that does
 /// not has gone past the limit.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     left: usize,
-    denied: bool,
+    /// What the worker may use in all.
+    charge: MemoryCharge,
+    denial: Option<Denial>,
+}
+
+/// Why a component got no more memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// It would go past the limit of a call.
+    Call,
+    /// The worker has no more for its tenant at the moment.
+    Worker,
 }
 
 impl MemoryLimit {
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize, charge: MemoryCharge) -> Self {
         Self {
             left: bytes,
-            denied: false,
+            charge,
+            denial: None,
         }
     }
 
-    /// Whether more was asked for than there is.
-    pub(super) fn was_denied(&self) -> bool {
-        self.denied
+    /// Why less was given than was asked for.
+    pub(super) fn denial(&self) -> Option<Denial> {
+        self.denial
     }
 }
 
@@ -37,15 +51,21 @@ impl ResourceLimiter for MemoryLimit {
             return Ok(false);
         }
         match self.left.checked_sub(more) {
-            Some(left) => self.left = left,
-            None => self.denied = true,
+            Some(left) if self.denial.is_none() => {
+                match self.charge.try_add(MemoryKind::Components, more as u64) {
+                    true => self.left = left,
+                    false => self.denial = Some(Denial::Worker),
+                }
+            }
+            Some(_) => {}
+            None => self.denial = Some(Denial::Call),
         }
-        Ok(!self.denied)
+        Ok(self.denial.is_none())
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         // Past the size of a slot.
-        self.denied = true;
+        self.denial = Some(Denial::Call);
         Ok(())
     }
 
@@ -58,15 +78,31 @@ impl ResourceLimiter for MemoryLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::MemoryBudget;
 
     #[test]
     fn memory_is_given_until_none_is_left_and_the_denial_is_remembered() {
-        let mut limit = MemoryLimit::new(300);
+        let budget = MemoryBudget::unlimited();
+        let tenant = budget.tenant(&"t".parse().unwrap());
+        let mut limit = MemoryLimit::new(300, tenant.charge(MemoryKind::Components, 5));
         assert!(limit.memory_growing(0, 200, None).unwrap());
         assert!(!limit.memory_growing(0, 60, Some(50)).unwrap());
         assert!(limit.memory_growing(0, 100, Some(100)).unwrap());
-        assert!(!limit.was_denied());
+        assert_eq!(limit.denial(), None);
         assert!(!limit.memory_growing(200, 201, None).unwrap());
-        assert!(limit.was_denied());
+        assert_eq!(limit.denial(), Some(Denial::Call));
+        assert_eq!(budget.uses()[0].bytes, [0, 0, 305]);
+        drop(limit);
+        assert_eq!(budget.uses()[0].bytes, [0, 0, 0]);
+    }
+
+    #[test]
+    fn what_the_worker_does_not_have_is_told_from_what_a_call_may_not() {
+        let budget = MemoryBudget::new(1000);
+        let tenant = budget.tenant(&"t".parse().unwrap());
+        let mut limit = MemoryLimit::new(10_000, tenant.charge(MemoryKind::Components, 0));
+        assert!(limit.memory_growing(0, 800, None).unwrap());
+        assert!(!limit.memory_growing(800, 801, None).unwrap());
+        assert_eq!(limit.denial(), Some(Denial::Worker));
     }
 }

@@ -3,21 +3,27 @@
 //!
 //! - [`config`]: the settings under `components`.
 //! - `engine`, `ticker`: wasmtime's engine with its pool of slots; what makes running guests yield.
-//! - `prepare`, `cache`: from bytes to what can be called, with the compiled code kept on disk.
+//! - `compile`: from bytes to machine code, in a process that can be ended; `queue` in it says whose is next.
+//! - `prepare`, `cache`: from there to what can be called, with the compiled code kept on disk.
 //! - `abi`: the interfaces that components are called through.
 //! - `imports`: the interfaces that they may use; `egress` is their way out over HTTP.
-//! - `call`, `guest`, `limits`: one call, what it has around it, and how far it may go; `threads` are what it runs on.
+//! - `call`, `guest`, `limits`: one call, what it has around it, and how far it may go; `threads` are what it runs on, and
+//!   `fair` shares them and the slots among tenants.
 //!
 //! `docs/components.md` has the whole of it for authors and operators; `wit/` has the interfaces.
 
 mod abi;
 mod cache;
 mod call;
+mod compile;
 pub mod config;
 mod egress;
 mod engine;
+mod fair;
 mod guest;
+mod host_pattern;
 mod imports;
+mod ledger;
 mod limits;
 mod mailbox;
 mod prepare;
@@ -26,36 +32,63 @@ mod stored;
 mod threads;
 mod ticker;
 
-use std::collections::HashSet;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use bytes::Bytes;
 
-pub use config::{CacheDir, Config, HostPattern, HttpConfig};
+pub use compile::{CompileConfig, Compiler, CompilerOptions, Job, run_compiler};
+pub use config::{CacheDir, Config, HttpConfig};
+pub use host_pattern::{HostPattern, InvalidHostPattern};
+pub use ledger::{FailedComponent, Preparation};
 pub use prepare::{Code, Stats};
 
-use crate::model::{ComponentDigest, Problem, Problems};
+use crate::budget::MemoryBudget;
+use crate::model::{ComponentDigest, Problem, Problems, TenantId};
 use crate::ports::{ComponentCall, Components, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
 use call::{Hall, Missing, Started};
-use egress::Egress;
+use compile::CompileQueue;
+use egress::{Egresses, OwnServers};
+use fair::{FairSlots, FairThreads};
 use guest::Surroundings;
-use prepare::{Shelf, Workshop};
+use ledger::Ledger;
+use prepare::Workshop;
 use threads::Threads;
 use ticker::Ticker;
+
+/// Processes that compile at once.
+const COMPILERS: usize = 2;
 
 /// The components of a worker. Whatever it takes to run some is there once there is a first one.
 pub struct WasmComponents {
     config: Config,
     metrics: ComponentMetrics,
+    own: Arc<OwnServers>,
+    egresses: Arc<Egresses>,
+    memory: MemoryBudget,
+    compiler: Compiler,
     works: OnceLock<Works>,
-    shelf: RwLock<Shelf>,
+    queue: Arc<CompileQueue>,
+    ledger: Arc<Ledger>,
+}
+
+/// The network around a worker, as far as it matters to what components may reach.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// The lists of tenants that have their own in place of the common one.
+    pub tenants: BTreeMap<TenantId, Vec<HostPattern>>,
+    /// The servers that the worker talks to, by name or address and port. No component reaches them.
+    pub own_servers: Vec<(String, u16)>,
 }
 
 /// What it takes to run components.
 struct Works {
-    workshop: Workshop,
+    workshop: Arc<Workshop>,
     hall: Arc<Hall>,
 }
 
@@ -83,7 +116,13 @@ pub enum WasmError {
 }
 
 impl Works {
-    fn new(config: &Config, metrics: ComponentMetrics) -> Result<Self, WasmError> {
+    fn new(
+        config: &Config,
+        compiler: &Compiler,
+        metrics: ComponentMetrics,
+        memory: MemoryBudget,
+        egresses: &Arc<Egresses>,
+    ) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine {
             instances: config.instances.get(),
             memory_bytes: config.memory(),
@@ -94,13 +133,19 @@ impl Works {
         let ticker = Ticker::new(&engine).map_err(WasmError::Ticker)?;
         let threads = Threads::start(config.threads).map_err(WasmError::Threads)?;
         let hall = Hall {
-            threads,
             ticker,
-            slots: Semaphore::new(config.instances.get() as usize),
+            fair_threads: FairThreads::new(threads.count()),
+            slots: FairSlots::new(
+                config.instances.get() as usize,
+                config.tenant_instances().get() as usize,
+            ),
+            threads,
             around: Surroundings {
-                egress: Arc::new(Egress::new(&config.http)),
+                egresses: Arc::clone(egresses),
                 metrics,
                 memory_bytes: config.memory(),
+                stack_bytes: config.stack_bytes.get(),
+                memory,
                 state_bytes: config.output_bytes.get(),
             },
             call_timeout: config.call_timeout,
@@ -108,37 +153,85 @@ impl Works {
             stack_bytes: config.stack_bytes.get(),
         };
         Ok(Self {
-            workshop: Workshop {
+            workshop: Arc::new(Workshop {
                 engine,
                 linker,
-                cache: config.cache_dir.clone(),
-            },
+                config: config.clone(),
+                compiler: compiler.clone(),
+            }),
             hall: Arc::new(hall),
         })
     }
 }
 
 impl WasmComponents {
-    /// No component yet.
+    /// No component yet. Components are compiled in this process, and go by the common list of hosts.
     pub fn new(config: &Config, metrics: ComponentMetrics) -> Self {
+        let own = Arc::new(OwnServers::default());
         Self {
             config: config.clone(),
             metrics,
+            egresses: Arc::new(Egresses::new(&config.http, &BTreeMap::new(), &own)),
+            own,
+            memory: MemoryBudget::unlimited(),
+            compiler: Compiler::InProcess,
             works: OnceLock::new(),
-            shelf: RwLock::default(),
+            queue: Arc::new(CompileQueue::new(
+                thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            )),
+            ledger: Arc::default(),
         }
+    }
+
+    /// Compiles components there.
+    #[must_use]
+    pub fn compiled_by(mut self, compiler: Compiler) -> Self {
+        let lanes = match compiler {
+            Compiler::InProcess => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Compiler::Process(_) => COMPILERS,
+        };
+        self.queue = Arc::new(CompileQueue::new(lanes));
+        self.compiler = compiler;
+        self
+    }
+
+    /// Lets components reach what this network allows.
+    #[must_use]
+    pub fn in_network(mut self, network: Network) -> Self {
+        self.own = Arc::new(OwnServers::new(network.own_servers));
+        let egresses = Egresses::new(&self.config.http, &network.tenants, &self.own);
+        self.egresses = Arc::new(egresses);
+        self
+    }
+
+    /// Counts the memory of calls against this.
+    #[must_use]
+    pub fn within(mut self, memory: MemoryBudget) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Keeps components from an address that the worker listens at.
+    pub fn keep_from(&self, listener: SocketAddr) {
+        self.own.listen(listener);
     }
 
     fn works(&self) -> Result<&Works, WasmError> {
         if let Some(works) = self.works.get() {
             return Ok(works);
         }
-        let works = Works::new(&self.config, self.metrics.clone())?;
+        let (metrics, memory) = (self.metrics.clone(), self.memory.clone());
+        let works = Works::new(
+            &self.config,
+            &self.compiler,
+            metrics,
+            memory,
+            &self.egresses,
+        )?;
         Ok(self.works.get_or_init(|| works))
     }
 
-    /// Makes components ready to be called, beside those that are already; calls go on meanwhile. Takes the processors
-    /// for as long as compiling takes.
+    /// Makes components ready to be called, beside those that are already; calls go on meanwhile. Waits for all of them.
     ///
     /// # Errors
     /// Every problem of every component, warnings included. Those without an error are ready all the same. None is if
@@ -147,53 +240,86 @@ impl WasmComponents {
         &self,
         components: impl IntoIterator<Item = Code<'a>>,
     ) -> Result<Stats, Problems> {
-        let mut stats = Stats::default();
-        let mut seen = HashSet::new();
-        let mut new: Vec<Code<'a>> = components.into_iter().collect();
-        new.retain(|code| seen.insert(code.digest));
-        {
-            let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
-            let known = new.len();
-            new.retain(|code| !shelf.contains_key(&code.digest));
-            stats.ready = known - new.len();
-        }
-        if new.is_empty() {
+        let job = |code: Code<'a>| Job {
+            owner: None,
+            digest: code.digest,
+            name: code.name.to_owned(),
+            bytes: Bytes::copy_from_slice(code.bytes),
+        };
+        let Preparation { stats, failed, .. } =
+            self.prepare_until(components.into_iter().map(job).collect(), None)?;
+        if failed.is_empty() {
             return Ok(stats);
         }
         let mut problems = Problems::default();
-        let mut pieces = self.works()?.workshop.all(&new);
-        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
-        for piece in new
-            .iter()
-            .filter_map(|code| Some((code, pieces.remove(&code.digest)?)))
-        {
-            let (code, piece) = piece;
-            stats.count(&piece);
-            match piece.result {
-                Ok(prepared) => drop(shelf.insert(code.digest, Arc::new(prepared))),
-                Err(found) => problems.extend(found),
-            }
+        for failed in failed {
+            problems.extend(failed.problems);
         }
-        if problems.has_errors() {
-            problems.extend(stats.warnings);
-            return Err(problems);
+        problems.extend(stats.warnings);
+        Err(problems)
+    }
+
+    /// The same, but waits until then at the most. The work goes on; [`WasmComponents::late`] tells of its end.
+    ///
+    /// # Errors
+    /// Components cannot be run with these settings at all.
+    pub fn prepare_until(
+        &self,
+        mut jobs: Vec<Job>,
+        until: Option<Instant>,
+    ) -> Result<Preparation, WasmError> {
+        let mut seen = HashSet::new();
+        jobs.retain(|job| seen.insert(job.digest));
+        let order: Vec<ComponentDigest> = jobs.iter().map(|job| job.digest).collect();
+        let known = jobs.len();
+        jobs.retain(|job| !self.ledger.is_known(job.digest));
+        let mut found = Preparation::default();
+        found.stats.ready = known - jobs.len();
+        if known == 0 {
+            return Ok(found);
         }
-        Ok(stats)
+        let asked: HashSet<ComponentDigest> = jobs.iter().map(|job| job.digest).collect();
+        if !jobs.is_empty() {
+            let workshop = Arc::clone(&self.works()?.workshop);
+            let ledger = Arc::clone(&self.ledger);
+            let work: Arc<dyn Fn(&Job) + Send + Sync> = Arc::new(move |job| {
+                let code = Code {
+                    digest: job.digest,
+                    name: &job.name,
+                    bytes: &job.bytes,
+                };
+                ledger.enter(job, workshop.one(&code));
+            });
+            let added = self.queue.add(jobs, &work);
+            // What was pending before is not waited for again by who has other things to do.
+            self.queue
+                .wait(if until.is_some() { &added } else { &seen }, until);
+        }
+        found.pending = self.queue.pending(&seen);
+        for digest in order {
+            self.ledger
+                .tell(digest, asked.contains(&digest), &mut found);
+        }
+        Ok(found)
+    }
+
+    /// Returns when a component is done that [`WasmComponents::prepare_until`] did not wait for.
+    pub async fn late(&self) {
+        self.queue.late().await;
     }
 
     /// Forgets the components that are not among these; calls of them that are under way end as they would have.
     pub fn retain(&self, wanted: &HashSet<ComponentDigest>) {
-        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
-        shelf.retain(|digest, _| wanted.contains(digest));
+        self.ledger.retain(wanted);
+        if let Some(works) = self.works.get() {
+            works.hall.fair_threads.forget_idle();
+        }
     }
 }
 
 impl Components for WasmComponents {
     fn call(&self, call: ComponentCall) -> Box<dyn Running> {
-        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
-        let prepared = shelf.get(&call.code).cloned();
-        drop(shelf);
-        match (prepared, self.works.get()) {
+        match (self.ledger.prepared(call.code), self.works.get()) {
             (Some(prepared), Some(works)) => {
                 Box::new(Started::new(Arc::clone(&works.hall), prepared, call))
             }

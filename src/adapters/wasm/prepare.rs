@@ -1,17 +1,14 @@
 //! From a component's bytes to what can be called: compiled, with its imports met and its entries known.
 
-use std::collections::HashMap;
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::abi::Entries;
-use super::cache::{Cache, CacheError};
-use super::config::CacheDir;
+use super::cache::{Cache, CacheError, Compiled};
+use super::compile::{CompileError, Compiler};
+use super::config::{CacheDir, Config};
 use super::guest::Guest;
 use super::imports;
 use crate::model::{ComponentDigest, Problem, Problems};
@@ -50,45 +47,42 @@ pub(super) struct Prepared {
 pub(super) struct Workshop {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
-    pub(super) cache: CacheDir,
+    pub(super) config: Config,
+    pub(super) compiler: Compiler,
 }
 
 /// What became of one component.
 pub(super) struct Piece {
-    pub(super) result: Result<Prepared, Vec<Problem>>,
+    pub(super) result: Result<Arc<Prepared>, Failure>,
     pub(super) was_compiled: bool,
     pub(super) warning: Option<Problem>,
 }
 
-impl Workshop {
-    /// Prepares components, several at a time.
-    pub(super) fn all(&self, codes: &[Code<'_>]) -> HashMap<ComponentDigest, Piece> {
-        if codes.is_empty() {
-            return HashMap::new();
-        }
-        let cache = self.open_cache();
-        let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(HashMap::new()));
-        let work = || {
-            while let Some(code) = codes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let piece = self.one(code, cache.as_ref());
-                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                done.insert(code.digest, piece);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..workers.min(codes.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        done.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A component that cannot be called.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) problems: Vec<Problem>,
+    /// The same component fails in the same way again.
+    pub(super) is_permanent: bool,
+    /// It would take more than it may.
+    pub(super) is_excess: bool,
+}
 
-    /// Opened for each preparation: a worker without components makes no folder, and one whose folder was put right uses
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self {
+            problems,
+            is_permanent: true,
+            is_excess: false,
+        }
+    }
+}
+
+impl Workshop {
+    /// Opened for each component: a worker without components makes no folder, and one whose folder was put right uses
     /// it at the next reload.
     fn open_cache(&self) -> Option<Cache> {
-        let CacheDir::At(dir) = &self.cache else {
+        let CacheDir::At(dir) = &self.config.cache_dir else {
             return None;
         };
         let opened = Cache::open(dir, &self.engine);
@@ -98,10 +92,12 @@ impl Workshop {
         opened.inspect_err(warn).ok()
     }
 
-    fn one(&self, code: &Code<'_>, cache: Option<&Cache>) -> Piece {
-        let cached = cache.and_then(|cache| cache.load(&self.engine, code.digest));
+    /// Prepares a component.
+    pub(super) fn one(&self, code: &Code<'_>) -> Piece {
+        let cache = self.open_cache();
+        let cached = (cache.as_ref()).and_then(|cache| cache.load(&self.engine, code.digest));
         let was_compiled = cached.is_none();
-        let component = cached.map_or_else(|| self.compile(code, cache), Ok);
+        let component = cached.map_or_else(|| self.compile(code, cache.as_ref()), Ok);
         let mut warning = None;
         let result = component.and_then(|component| {
             let entries = Entries::of(&component);
@@ -109,7 +105,7 @@ impl Workshop {
                 warning = Some(no_entry(code));
             }
             let instance = self.link(code, &component)?;
-            Ok(Prepared { instance, entries })
+            Ok(Arc::new(Prepared { instance, entries }))
         });
         Piece {
             result,
@@ -118,32 +114,34 @@ impl Workshop {
         }
     }
 
-    fn compile(&self, code: &Code<'_>, cache: Option<&Cache>) -> Result<Component, Vec<Problem>> {
+    fn compile(&self, code: &Code<'_>, cache: Option<&Cache>) -> Result<Component, Failure> {
         if is_core_module(code.bytes) {
             let problem = about(code, "it is a core module, not a component").remedy(
                 "build it for the component model, e.g. for the target wasm32-wasip2, or wrap it with `wasm-tools component new`",
             );
-            return Err(vec![problem]);
+            return Err(vec![problem].into());
         }
-        let compiled = Component::new(&self.engine, code.bytes).map_err(|error| {
-            let problem = about(code, format!("it cannot be compiled: {error:#}"));
-            vec![problem.remedy(
-                "if it is sound, it needs more to begin with than the settings under `components` allow",
-            )]
-        })?;
+        let failed = |error: CompileError| Failure {
+            is_permanent: error.is_permanent(),
+            is_excess: error.is_excess(),
+            problems: vec![about(code, error.to_string()).remedy(error.remedy())],
+        };
+        let compiled = self
+            .compiler
+            .compile(&self.engine, &self.config, code.bytes);
+        let compiled = Compiled::new(compiled.map_err(failed)?);
+        let component = compiled
+            .load(&self.engine)
+            .map_err(|error| failed(CompileError::Rejected(format!("{error:#}"))))?;
         if let Some(cache) = cache
             && let Err(error) = cache.store(code.digest, &compiled)
         {
             tracing::warn!(component = code.name, %error, "a compiled component cannot be kept: the next start compiles it again");
         }
-        Ok(compiled)
+        Ok(component)
     }
 
-    fn link(
-        &self,
-        code: &Code<'_>,
-        component: &Component,
-    ) -> Result<InstancePre<Guest>, Vec<Problem>> {
+    fn link(&self, code: &Code<'_>, component: &Component) -> Result<InstancePre<Guest>, Failure> {
         let unknown = imports::unknown(&self.engine, component);
         if !unknown.is_empty() {
             let problem = |import: &String| {
@@ -153,16 +151,13 @@ impl Workshop {
                 )
                 .remedy("docs/components.md lists what a component may import")
             };
-            return Err(unknown.iter().map(problem).collect());
+            return Err(unknown.iter().map(problem).collect::<Vec<_>>().into());
         }
         self.linker.instantiate_pre(component).map_err(|error| {
-            vec![
-                about(
-                    code,
-                    format!("its imports are not what this worker has: {error:#}"),
-                )
-                .remedy("docs/components.md lists what a component may import"),
-            ]
+            let message = format!("its imports are not what this worker has: {error:#}");
+            let problem =
+                about(code, message).remedy("docs/components.md lists what a component may import");
+            vec![problem].into()
         })
     }
 }
@@ -181,17 +176,3 @@ fn no_entry(code: &Code<'_>) -> Problem {
 fn is_core_module(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\0asm\x01\0\0\0")
 }
-
-impl Stats {
-    /// Takes in what became of one component.
-    pub(super) fn count(&mut self, piece: &Piece) {
-        match piece.was_compiled {
-            true => self.compiled += 1,
-            false => self.loaded += 1,
-        }
-        self.warnings.extend(piece.warning.clone());
-    }
-}
-
-/// The components that are ready, by digest.
-pub(super) type Shelf = HashMap<ComponentDigest, Arc<Prepared>>;

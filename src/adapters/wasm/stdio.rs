@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::model::{LogBudget, cut_line};
 use crate::ports::ComponentCall;
 
 /// What one call may print on each of its two streams; the rest is swallowed.
@@ -29,6 +30,7 @@ struct Printed {
     /// The line that is not complete yet.
     line: Vec<u8>,
     left: usize,
+    budget: LogBudget,
 }
 
 impl Lines {
@@ -39,6 +41,7 @@ impl Lines {
             stream,
             line: Vec::new(),
             left: MOST_BYTES,
+            budget: call.log.clone(),
         })))
     }
 
@@ -61,8 +64,8 @@ impl Lines {
 impl Printed {
     fn log(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
-        let line = line.trim_end();
-        if !line.is_empty() {
+        let line = cut_line(line.trim_end());
+        if !line.is_empty() && self.budget.take() {
             tracing::debug!(
                 component = %self.component,
                 tenant = %self.tenant,
@@ -138,5 +141,28 @@ impl AsyncWrite for Lines {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_as_many_as_the_turn_may_log() {
+        let budget = LogBudget::default();
+        let lines = Lines(Arc::new(Mutex::new(Printed {
+            component: "c".to_owned(),
+            tenant: "t".to_owned(),
+            stream: "stdout",
+            line: Vec::new(),
+            left: MOST_BYTES,
+            budget: budget.clone(),
+        })));
+        lines.print("\n\n\nx\n".repeat(300).as_bytes());
+        assert_eq!(budget.left_out(), 300 - LogBudget::LINES);
+        lines.print(&[b'y'; 2 * MOST_BYTES]);
+        drop(lines);
+        assert_eq!(budget.left_out(), 301 - LogBudget::LINES);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 /// How long a guest may hold a thread at the most.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(2);
 
 /// A thread that ticks while calls run and sleeps while none does. Ends when it is dropped.
 #[derive(Debug)]

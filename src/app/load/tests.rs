@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::adapters::wasm::CacheDir;
 use crate::pack::BuiltPack;
+use crate::registry::Shelf;
 
 /// A folder of gtbinds, a cache, and a web server that has one pack.
 struct Bench {

@@ -1,11 +1,10 @@
 //! `check --connect`: what a start would meet on its servers.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::adapters::nats::{Nats, Search, Survey, Unserved};
 use crate::adapters::redis::RedisStore;
-use crate::cli::{Failure, say};
+use crate::cli::{Failure, say, warn};
 use crate::model::{Problem, Problems, Severity, TenantId};
 use crate::registry::Registry;
 use crate::settings::Settings;
@@ -42,7 +41,7 @@ pub fn run(settings: &Settings, registry: &Registry) -> Result<(), Failure> {
         away.extend(report.away);
         for problem in report.problems {
             match problem.severity {
-                Severity::Warning => writeln!(io::stderr(), "{problem}")?,
+                Severity::Warning => warn(problem)?,
                 Severity::Error => errors.push(problem),
             }
         }
@@ -54,7 +53,7 @@ pub fn run(settings: &Settings, registry: &Registry) -> Result<(), Failure> {
         };
     }
     for error in errors {
-        writeln!(io::stderr(), "{error}")?;
+        warn(error)?;
     }
     Err(Failure::Unavailable(away.join("\nerror: ")))
 }

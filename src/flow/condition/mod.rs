@@ -162,6 +162,14 @@ impl Comparison {
         (self.path == "event" && self.op == Op::Equal).then_some(&*self.text)
     }
 
+    /// Whether it looks at the message of the turn.
+    pub(in crate::flow) fn looks_at_message(&self) -> bool {
+        match self.head {
+            Head::Response | Head::Reserved(Root::Entry | Root::In) => true,
+            Head::Reserved(_) | Head::Event | Head::OwnOr(_) => false,
+        }
+    }
+
     fn holds(&self, sight: &Sight<'_>) -> bool {
         let Some(found) = self.find(sight) else {
             return self.op == Op::Unequal;

@@ -12,7 +12,7 @@ use crate::model::{FlowId, NodeId, Problems};
 use crate::yaml::{Document, Fields, Node};
 
 use super::config::texts;
-use super::node::{NodeReader, optional_fields};
+use super::node::{NodeReader, is_entry, optional_fields};
 
 const FLOW_FIELDS: [&str; 12] = [
     "id",
@@ -63,6 +63,9 @@ fn flow(root: &Node<'_>, problems: &mut Problems) -> Option<Flow> {
     let entrypoints = entrypoints(&fields, &nodes, problems);
     let metadata = metadata(&fields, problems);
     let mut entrypoints = entrypoints?;
+    for id in marked_entries(&fields) {
+        entrypoints.insert(format!("entry.{id}"), Json::String(id.to_owned()));
+    }
     entrypoints
         .entry("default".to_owned())
         .or_insert_with(|| Json::String(start.map(String::from).unwrap_or_default()));
@@ -152,6 +155,17 @@ fn entrypoints(
         entrypoints.insert(name.to_owned(), value);
     }
     Some(entrypoints)
+}
+
+/// The nodes that say of themselves that a message may start at them. Each becomes an entry point `entry.<node>`.
+fn marked_entries<'a>(fields: &Fields<'a>) -> Vec<&'a str> {
+    // What is wrong with them was reported when they were read.
+    let nodes = optional_fields(fields.get("nodes"), &mut Problems::default());
+    nodes
+        .into_iter()
+        .filter(|(_, node)| is_entry(node))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 fn metadata(fields: &Fields<'_>, problems: &mut Problems) -> Option<FlowMetadata> {

@@ -37,6 +37,15 @@ const WITHOUT_EFFECT: [&str; 3] = ["retry", "timeout", "when"];
 /// mapping names.
 const UNDOTTED_KINDS: [&str; 4] = ["mcp", "a2a", "questions", "template"];
 
+/// Marks a node that a message may start the flow at; with a value that is neither true nor false, the name is that of an
+/// operation.
+const ENTRY: &str = "entry";
+
+/// Whether the node is marked as an entry.
+pub(super) fn is_entry(node: &Node<'_>) -> bool {
+    node.value().get(ENTRY).and_then(|mark| mark.as_bool()) == Some(true)
+}
+
 /// Reads one node.
 pub(super) struct NodeReader<'a> {
     /// All nodes of the flow, this one among them.
@@ -117,6 +126,7 @@ impl NodeReader<'_> {
         let operations: Vec<_> = fields
             .iter()
             .filter(|(name, _)| !NODE_FIELDS.contains(name))
+            .filter(|(name, field)| *name != ENTRY || field.value().as_bool().is_none())
             .collect();
         let [(name, mapping)] = operations[..] else {
             let found: Vec<_> = operations.iter().map(|(n, _)| format!("`{n}`")).collect();

@@ -219,6 +219,31 @@ nodes:
 }
 
 #[test]
+fn a_node_that_is_marked_as_an_entry_becomes_an_entry_point() {
+    let text = "id: main
+type: messaging
+nodes:
+  default: {entry: true, emit.message: {text: a}, routing: [{to: late}]}
+  hello: {entry: false, emit.message: {text: a}, routing: [{to: late}]}
+  late: {emit.message: {text: b}, entry: true}
+start: hello
+";
+    let (flow, warnings) = parse_flow(Path::new("main.ygtc"), text).unwrap();
+    assert!(warnings.is_empty(), "{warnings}");
+    let expected = [
+        ("default", "hello"),
+        ("entry.default", "default"),
+        ("entry.late", "late"),
+    ];
+    let expected = expected.map(|(name, node)| (name.to_owned(), json!(node)));
+    assert_eq!(flow.entrypoints, BTreeMap::from(expected));
+    // An operation of that name is one as before.
+    let text = "id: main\ntype: messaging\nnodes: {a: {entry: {component: x}}}\n";
+    let (flow, _) = parse_flow(Path::new("main.ygtc"), text).unwrap();
+    assert_eq!(flow.nodes[0].component.operation.as_deref(), Some("entry"));
+}
+
+#[test]
 fn routing_has_the_forms_of_the_ecosystem() {
     let node = |id: &str| id.parse::<crate::model::NodeId>().unwrap();
     let next = Routing::Next { node_id: node("b") };

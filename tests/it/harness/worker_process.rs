@@ -61,6 +61,11 @@ impl WorkerProcess {
             .setting("HTTP__LISTEN", "127.0.0.1:0")
     }
 
+    /// The address of its HTTP endpoint, as `host:port`.
+    pub fn http_address(&self) -> &str {
+        self.http.as_deref().expect("it is ready")
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.pid()

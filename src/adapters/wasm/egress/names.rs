@@ -1,4 +1,4 @@
-//! Which hosts components may reach, by name and by the address behind it.
+//! The hosts that components may reach, by name and port and by the address behind the name.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,54 +6,112 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::super::config::HostPattern;
+use super::super::host_pattern::HostPattern;
 use super::addresses::{Reach, reach};
+use super::own_servers::OwnServers;
+
+/// Names of metadata services, in case one is given an address that looks like any other.
+const METADATA: [&str; 3] = ["metadata.google.internal", "metadata.goog", "instance-data"];
 
 /// Why a request does not leave.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in super::super) enum Forbidden {
     #[error("only http and https are allowed")]
     Scheme,
-    #[error("the host is not in `components.http.allow`")]
+    #[error(
+        "the host, or its port, is not in `components.http.allow`, nor in the tenant's own `http.allow` where that is set"
+    )]
     Host,
     #[error("the host has an address that components may not reach")]
     Address,
+    #[error("the host is a server of the worker itself")]
+    Own,
 }
 
-/// The allowed hosts.
+/// The allowed hosts, and the servers that are never among them.
 #[derive(Clone, Debug)]
-pub(super) struct Allowed(Arc<[HostPattern]>);
+pub(super) struct Allowed {
+    patterns: Arc<[HostPattern]>,
+    own: Arc<OwnServers>,
+}
 
 impl Allowed {
-    pub(super) fn new(patterns: &[HostPattern]) -> Self {
-        Self(patterns.into())
+    pub(super) fn new(patterns: &[HostPattern], own: Arc<OwnServers>) -> Self {
+        Self {
+            patterns: patterns.into(),
+            own,
+        }
     }
 
-    /// Whether a request may go to this URL, as far as the URL tells.
-    pub(super) fn check(&self, url: &Url) -> Result<(), Forbidden> {
+    /// Whether a request may go to this URL, as far as the URL tells. If its port is one of the worker's own servers, that
+    /// port comes back: only a connection whose [`Lookup`] knows it may be used.
+    pub(super) async fn check(&self, url: &Url) -> Result<Option<u16>, Forbidden> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Forbidden::Scheme);
         }
-        let host = url.host_str().ok_or(Forbidden::Host)?;
-        let host = plain(host);
-        if !self.0.iter().any(|pattern| pattern.covers(&host)) {
+        let host = plain(url.host_str().ok_or(Forbidden::Host)?);
+        let port = url.port_or_known_default().ok_or(Forbidden::Host)?;
+        if !self.lists(&host, port) {
             return Err(Forbidden::Host);
         }
-        match host.parse::<IpAddr>() {
-            Ok(address) => self.check_address(&host, address),
-            Err(_) => Ok(()),
+        if METADATA.contains(&host.as_str()) {
+            return Err(Forbidden::Address);
+        }
+        let port = self.own.have_port(port).then_some(port);
+        if port.is_some_and(|port| self.own.are_named(&host, port)) {
+            return Err(Forbidden::Own);
+        }
+        if let Ok(address) = host.parse::<IpAddr>() {
+            self.check_address(&host, address, port).await?;
+        }
+        Ok(port)
+    }
+
+    /// Whether the list has this host at this port. A host that is listed by itself is reached at the ports that it is
+    /// listed with, whatever holds for its domain.
+    fn lists(&self, host: &str, port: u16) -> bool {
+        let mut by_itself = self
+            .patterns
+            .iter()
+            .filter(|pattern| pattern.names(host))
+            .peekable();
+        match by_itself.peek() {
+            Some(_) => by_itself.any(|pattern| pattern.has_port(port)),
+            None => self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.covers(host) && pattern.has_port(port)),
         }
     }
 
     /// Whether this host may lie at this address: a private one only where it is allowed by its own name.
-    fn check_address(&self, host: &str, address: IpAddr) -> Result<(), Forbidden> {
+    async fn check_address(
+        &self,
+        host: &str,
+        address: IpAddr,
+        own_port: Option<u16>,
+    ) -> Result<(), Forbidden> {
         match reach(address) {
-            Reach::Public => Ok(()),
-            Reach::Private if self.0.iter().any(|pattern| pattern.names(host)) => Ok(()),
-            Reach::Private | Reach::Never => Err(Forbidden::Address),
+            Reach::Public => {}
+            Reach::Private if self.patterns.iter().any(|pattern| pattern.names(host)) => {}
+            Reach::Private | Reach::Never => return Err(Forbidden::Address),
+        }
+        match own_port {
+            Some(port) if self.own.are_at(address, port).await => Err(Forbidden::Own),
+            Some(_) | None => Ok(()),
         }
     }
+}
 
+/// Looks up the names of hosts for connections to one port, if it is one of the worker's own servers, or to any other. The
+/// addresses that are checked are those that are connected to.
+#[derive(Clone, Debug)]
+pub(super) struct Lookup {
+    pub(super) allowed: Allowed,
+    pub(super) own_port: Option<u16>,
+}
+
+impl Lookup {
     /// A name with an address that is not allowed is not reached at its other ones either: whoever answers for it means
     /// no good.
     async fn look_up(
@@ -63,17 +121,20 @@ impl Allowed {
         let host = plain(name);
         let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
         for address in &found {
-            self.check_address(&host, address.ip())?;
+            let address = address.ip();
+            self.allowed
+                .check_address(&host, address, self.own_port)
+                .await?;
         }
         Ok(found)
     }
 }
 
-impl Resolve for Allowed {
+impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = self.clone();
+        let lookup = self.clone();
         Box::pin(async move {
-            let found = allowed.look_up(name.as_str()).await?;
+            let found = lookup.look_up(name.as_str()).await?;
             let found: Addrs = Box::new(found.into_iter());
             Ok(found)
         })
@@ -81,59 +142,10 @@ impl Resolve for Allowed {
 }
 
 /// A host as patterns have it: in lower case, without the brackets of an address and the dot of the root.
-fn plain(host: &str) -> String {
+pub(super) fn plain(host: &str) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_allowed_is_reached() {
-        #[track_caller]
-        fn check(url: &str, expected: Result<(), Forbidden>) {
-            let allow = [
-                "api.example.com",
-                "*.example.org",
-                "10.0.0.7",
-                "169.254.169.254",
-                "[::1]",
-                "1.1.1.1",
-            ];
-            let patterns: Vec<HostPattern> = allow.iter().map(|p| p.parse().unwrap()).collect();
-            let url = Url::parse(url).unwrap();
-            assert_eq!(Allowed::new(&patterns).check(&url), expected, "{url}");
-        }
-        check("https://api.example.com/x", Ok(()));
-        check("https://API.example.com./x", Ok(()));
-        check("http://a.example.org:8080", Ok(()));
-        check("http://1.1.1.1", Ok(()));
-        check("http://10.0.0.7", Ok(()));
-        // The URL parser reads every spelling of an address.
-        check("http://167772167/", Ok(()));
-        check("http://[::1]:80/", Ok(()));
-        check("ftp://api.example.com", Err(Forbidden::Scheme));
-        check("file:///etc/passwd", Err(Forbidden::Scheme));
-        check("http://example.com", Err(Forbidden::Host));
-        check(
-            "http://api.example.com@evil.example.net/",
-            Err(Forbidden::Host),
-        );
-        check("http://127.1", Err(Forbidden::Host));
-        check("http://169.254.169.254", Err(Forbidden::Address));
-        check("http://0xa9fea9fe", Err(Forbidden::Address));
-    }
-
-    #[tokio::test]
-    async fn a_name_leads_to_a_private_address_only_when_it_is_allowed_by_itself() {
-        async fn look_up(allow: &str) -> bool {
-            let allowed = Allowed::new(&[allow.parse().unwrap()]);
-            let found = allowed.look_up("localhost").await;
-            found.is_ok_and(|found| !found.is_empty())
-        }
-        assert!(look_up("localhost").await);
-        assert!(!look_up("*.example.com").await);
-    }
-}
+mod tests;

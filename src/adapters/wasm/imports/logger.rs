@@ -6,6 +6,7 @@ use wasmtime::component::{ComponentType, Lift, Linker, Val};
 
 use super::super::guest::Guest;
 use super::types::{Ack, HostError, TenantCtx};
+use crate::model::cut_line;
 
 pub(super) const NAMES: &[&str] = &[LOGGER, LOGGING];
 const LOGGER: &str = "greentic:telemetry/logger-api@1.0.0";
@@ -58,17 +59,18 @@ pub(super) fn add(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 }
 
 fn log(guest: &Guest, fields: &Fields) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
+    if !tracing::enabled!(tracing::Level::DEBUG) || !guest.call.log.take() {
         return;
     }
     let shown = fields.iter().take(MOST_FIELDS).map(|(name, value)| {
-        let short: String = value.chars().take(MOST_CHARS).collect();
-        format!("{}={:?}", name.escape_debug(), short)
+        let short = |text: &str| text.chars().take(MOST_CHARS).collect::<String>();
+        format!("{}={:?}", short(name).escape_debug(), short(value))
     });
+    let shown = shown.collect::<Vec<_>>().join(" ");
     tracing::debug!(
         component = %guest.call.invocation.component,
         tenant = %guest.call.tenant,
-        fields = %shown.collect::<Vec<_>>().join(" "),
+        fields = %cut_line(&shown),
         "a component logged"
     );
 }

@@ -38,9 +38,9 @@ pub async fn tenant(
         return Ok(Vec::new());
     };
     let keys = Keys::new(store.namespace(), &activity);
-    let refused = match commands(store, &keys).await {
+    let refused = match commands(store, &keys, &slot).await {
         Ok(refused) => refused,
-        Err(error) if is_refusal(&error) => {
+        Err(error) if error.code() == Some("NOPERM") => {
             return patterns(store, &keys, &slot, error).await;
         }
         Err(error) => return Err(store_error(error)),
@@ -48,28 +48,48 @@ pub async fn tenant(
     if !refused.is_empty() {
         return Ok(refused);
     }
-    match turn(store, &activity, &slot).await {
-        Err(StoreError::Unavailable(error)) => match error.downcast::<RedisError>() {
-            Ok(error) if is_refusal(&error) => patterns(store, &keys, &slot, *error).await,
-            Ok(error) if error.code() == Some("ERR") => Ok(vec![
-                Problem::error(format!("redis cannot run the worker's scripts: {error}"))
-                    .remedy("use a Redis or Valkey server, 6.0 or later"),
-            ]),
-            Ok(error) => Err(store_error(*error)),
-            Err(error) => Err(StoreError::Unavailable(error)),
-        },
-        Err(error) => Err(error),
-        Ok(()) => Ok(Vec::new()),
+    turn(store, &activity, &slot).await.or_else(unable)
+}
+
+/// A server that knows the commands and does not run the scripts is another kind of server.
+fn unable(error: StoreError) -> Result<Vec<Problem>, StoreError> {
+    let StoreError::Unavailable(cause) = &error else {
+        return Err(error);
+    };
+    let cause = cause.downcast_ref::<RedisError>();
+    match cause.filter(|cause| cause.code() == Some("ERR")) {
+        Some(cause) => Ok(vec![
+            Problem::error(format!("redis cannot run the worker's scripts: {cause}"))
+                .remedy("use a Redis or Valkey server, 6.0 or later"),
+        ]),
+        None => Err(error),
     }
 }
 
-/// The commands that the server refuses to scripts.
-async fn commands(store: &RedisStore, keys: &Keys<'_>) -> Result<Vec<Problem>, RedisError> {
+/// The commands that the server refuses to scripts. What it refuses outside of them, or for these keys, is an error.
+async fn commands(
+    store: &RedisStore,
+    keys: &Keys<'_>,
+    slot: &StateSlot,
+) -> Result<Vec<Problem>, RedisError> {
     let script = Script::new(PROBE);
-    let mut call = script.call(2);
+    // The script uses the first two; all of them are the user's to reach.
+    let mut call = script.call(7);
     call.arg(keys.applied())
         .arg(keys.user_waits())
+        .arg(keys.lease())
+        .arg(keys.claims())
+        .arg(keys.session("probe"))
+        .arg(keys.scope("probe"))
+        .arg(keys.state(slot))
         .arg(keys.session("probe"));
+    for plain in [
+        cmd("MGET").arg(keys.applied()).take(),
+        cmd("GET").arg(keys.session("probe")).take(),
+        cmd("PTTL").arg(keys.lease()).take(),
+    ] {
+        let _nothing: Value = store.link().query(&plain).await?;
+    }
     let answer = call.run(store.link()).await?;
     let mut parts = Parts::of(answer).map_err(std::io::Error::other)?;
     let mut problems = Vec::new();
@@ -173,7 +193,11 @@ async fn keys_refused(
 }
 
 /// A whole turn of its own: the scripts as they are run for a message that says nothing and starts nothing.
-async fn turn(store: &RedisStore, activity: &Activity, slot: &StateSlot) -> Result<(), StoreError> {
+async fn turn(
+    store: &RedisStore,
+    activity: &Activity,
+    slot: &StateSlot,
+) -> Result<Vec<Problem>, StoreError> {
     let token = activity.key.as_str();
     let begin = Begin {
         activity,
@@ -182,7 +206,7 @@ async fn turn(store: &RedisStore, activity: &Activity, slot: &StateSlot) -> Resu
         state: std::slice::from_ref(slot),
     };
     let Begun::Ready(opening) = store.begin(&begin).await? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let commit = Commit {
         activity,
@@ -201,10 +225,10 @@ async fn turn(store: &RedisStore, activity: &Activity, slot: &StateSlot) -> Resu
     let forget = cmd("DEL").arg(keys.applied()).arg(keys.claims()).take();
     let forgotten: Result<Value, _> = store.link().query(&forget).await;
     committed?;
-    forgotten.map(drop).map_err(store_error)
+    forgotten.map(|_| Vec::new()).map_err(store_error)
 }
 
-/// NOPERM names the command or speaks of keys; there is one code for both.
+/// NOPERM names the command or speaks of keys: there is one code for both.
 fn names_command(error: &RedisError, name: &str) -> bool {
     let detail = error.detail().unwrap_or_default();
     detail.contains(&format!("'{name}'")) || name == "script|load" && detail.contains("'script'")

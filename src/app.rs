@@ -4,6 +4,7 @@ mod assembly;
 mod bounds;
 mod load;
 mod reload;
+mod unserved;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
-use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
+use crate::ports::{Inbound, Publisher, StoreError, TransportError, TurnStore};
 use crate::registry::Live;
 use crate::settings::Settings;
 use crate::telemetry::{Health, Metrics, Refused};
@@ -48,9 +49,12 @@ pub enum StartError {
     /// NATS stopped answering while the streams were looked at.
     #[error("the streams cannot be made or checked: {0}")]
     Prepare(#[from] TransportError),
-    /// The streams are not what the worker needs.
+    /// The servers are not what the worker needs.
     #[error("{0}")]
     Streams(Problems),
+    /// Redis stopped answering while the scripts were tried out.
+    #[error("the scripts cannot be tried out: {0}")]
+    Scripts(#[from] StoreError),
     /// There is no way to Redis.
     #[error(transparent)]
     Redis(#[from] redis::ConnectError),
@@ -74,6 +78,7 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     metrics: Arc<Metrics>,
     outage: Outage,
     reloading: Reloading,
+    unserved_every: Duration,
 }
 
 impl App {
@@ -135,6 +140,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
+        report(redis.prepare(&settings.environment, &tenants).await?)?;
         let http = listen(settings.http.listen).await?;
         if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
             loaded.components.keep_from(address);
@@ -171,6 +177,8 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             loader,
             live,
             nats: Arc::clone(&nats),
+            redis: Arc::clone(&redis),
+            env: settings.environment.clone(),
             served: worker.served(),
             limits: TenantLimits::of(settings),
             metrics: Arc::clone(&metrics),
@@ -187,6 +195,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             outage,
             reloading,
+            unserved_every: settings.nats.unserved_every,
         })
     }
 
@@ -202,8 +211,16 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             outage,
             reloading,
+            unserved_every,
         } = self;
         let over = CancellationToken::new();
+        let unserved = unserved::watch(
+            Arc::clone(&nats),
+            Arc::clone(&reloading.live),
+            Arc::clone(&metrics),
+            unserved_every,
+        );
+        tokio::spawn(stop.clone().run_until_cancelled_owned(unserved));
         if let Some(listener) = http {
             let endpoint = Endpoint {
                 health: Arc::clone(&health),
@@ -283,7 +300,7 @@ impl Look {
         let (outage, health) = (&self.outage, &self.health);
         loop {
             health.nats_up(!outage.is_away(Server::Nats) && self.nats.is_connected());
-            let answers = !outage.is_away(Server::Redis) && self.redis.ping().await.is_ok();
+            let answers = !outage.is_away(Server::Redis) && self.redis.probe().await.is_ok();
             health.redis_up(answers);
             self.refusals();
             self.metrics.replies_dropped(self.nats.dropped_replies());

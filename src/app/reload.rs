@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{LeftOut, Loader, TenantLimits};
 use crate::adapters::nats::Nats;
+use crate::adapters::redis::RedisStore;
 use crate::bindings::Fingerprint;
-use crate::model::{Problems, TenantId};
-use crate::ports::TransportError;
+use crate::model::{EnvId, Problems, TenantId};
+use crate::ports::{StoreError, TransportError};
 use crate::registry::Live;
 use crate::telemetry::{Metrics, Reload};
 use crate::worker::Served;
@@ -28,6 +29,8 @@ pub(super) struct Reloading {
     pub loader: Arc<Loader>,
     pub live: Arc<Live>,
     pub nats: Arc<Nats>,
+    pub redis: Arc<RedisStore>,
+    pub env: EnvId,
     pub served: watch::Sender<Served>,
     pub limits: TenantLimits,
     pub metrics: Arc<Metrics>,
@@ -42,7 +45,7 @@ pub(super) struct Reloading {
 /// Why what runs goes on as it is.
 enum Refused {
     Problems(Problems),
-    Unavailable(TransportError),
+    Unavailable(String),
 }
 
 impl From<Problems> for Refused {
@@ -53,7 +56,13 @@ impl From<Problems> for Refused {
 
 impl From<TransportError> for Refused {
     fn from(error: TransportError) -> Self {
-        Self::Unavailable(error)
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 
@@ -105,7 +114,8 @@ impl Reloading {
             .cloned()
             .collect();
         if !added.is_empty() {
-            let problems = self.nats.prepare(&added).await?;
+            let mut problems = self.nats.prepare(&added).await?;
+            problems.extend(self.redis.prepare(&self.env, &added).await?);
             if problems.has_errors() {
                 return Err(problems.into());
             }
@@ -151,7 +161,7 @@ impl Reloading {
     fn tell(&self, refused: Refused, before: Option<Failed>) -> Failed {
         let (outcome, said) = match refused {
             Refused::Problems(problems) => (Reload::Refused, problems.to_string()),
-            Refused::Unavailable(error) => (Reload::Unavailable, error.to_string()),
+            Refused::Unavailable(error) => (Reload::Unavailable, error),
         };
         self.metrics.reloaded(outcome);
         let (failed, is_new) = Failed::after(before, said);

@@ -69,9 +69,10 @@ async fn load(settings: &Settings) -> Result<(Loader, app::Loaded), Failure> {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Nats(_) | StartError::Prepare(_) | StartError::Redis(_) => {
-                Self::Unavailable(error.to_string())
-            }
+            StartError::Nats(_)
+            | StartError::Prepare(_)
+            | StartError::Redis(_)
+            | StartError::Scripts(_) => Self::Unavailable(error.to_string()),
             StartError::Streams(problems) => Self::Problems(problems),
             StartError::Listen { .. } => Self::Other(error.into()),
         }

@@ -21,6 +21,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::components::ComponentMetrics;
 use super::health::{Health, Refused};
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use super::unserved::UnservedMetrics;
 use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
@@ -35,6 +36,7 @@ pub struct Metrics {
     registry: Registry,
     health: Arc<Health>,
     families: Families,
+    unserved: UnservedMetrics,
     /// What the gauge of refusals has at 1.
     refused: Mutex<HashSet<RefusedPart>>,
     /// The tenants of which packs are left out.
@@ -140,6 +142,7 @@ impl Metrics {
         }
         Self {
             families,
+            unserved: UnservedMetrics::register(&mut registry),
             registry,
             health,
             refused: Mutex::default(),
@@ -152,6 +155,11 @@ impl Metrics {
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
         self
+    }
+
+    /// The messages that nobody takes.
+    pub fn unserved_messages(&self) -> &UnservedMetrics {
+        &self.unserved
     }
 
     /// What is counted of memory, too.

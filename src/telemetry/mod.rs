@@ -7,6 +7,7 @@ mod memory;
 mod metrics;
 mod span;
 mod tenant;
+mod unserved;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, stderr};
@@ -28,6 +29,7 @@ pub use logs::printable;
 pub use metrics::{Metrics, Reload};
 pub use span::TurnSpan;
 pub use tenant::{InFlight, Outcome, TenantMetrics};
+pub use unserved::UnservedMetrics;
 
 /// The settings under `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

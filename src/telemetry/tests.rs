@@ -198,6 +198,7 @@ greentic_worker_state_bytes{tenant="dev.local"} 1000
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
 greentic_worker_turns_in_flight{tenant="dev.local"} 1
+greentic_worker_unserved_messages{subject="(others)"} 0
 greentic_worker_waits_parked_total{tenant="dev.local"} 1
 greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
 

@@ -9,6 +9,7 @@
 
 mod bounded_memory;
 mod bounds;
+mod check;
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 #[path = "../support/components.rs"]
 mod components;
@@ -34,3 +35,4 @@ mod starting;
 mod tenants;
 mod traffic;
 mod turn_store;
+mod unserved;

@@ -24,10 +24,16 @@ pub struct Config {
     pub name: String,
     /// The user, where the server asks for user and password.
     pub user: Option<String>,
+    /// A file that holds the user's name; in place of `user`. All files with credentials are read again at each connect.
+    pub user_file: Option<PathBuf>,
     /// The user's password.
     pub password: Option<Secret>,
+    /// A file that holds the user's password; in place of `password`.
+    pub password_file: Option<PathBuf>,
     /// The token, where the server asks for one.
     pub token: Option<Secret>,
+    /// A file that holds the token; in place of `token`.
+    pub token_file: Option<PathBuf>,
     /// A credentials file (JWT and seed), as `nsc` writes it.
     pub creds_file: Option<PathBuf>,
     /// The seed of an nkey user, `SU...`.
@@ -36,6 +42,16 @@ pub struct Config {
     pub nkey_seed_file: Option<PathBuf>,
     /// TLS. A server that demands TLS gets it whatever is said here.
     pub tls: Tls,
+    /// The beginning of the subjects that answers and pulled messages come to; `_INBOX` unless set. For users that may
+    /// subscribe to inboxes of their own only.
+    pub inbox_prefix: Option<String>,
+    /// The place of JetStream.
+    pub jetstream: JetStream,
+    /// Connect to the servers in `url` only, and not to others of their cluster that they tell of: where those have addresses
+    /// that cannot be reached from here.
+    pub ignore_discovered_servers: bool,
+    /// Try the servers in the order of `url`, and not in a random one.
+    pub retain_servers_order: bool,
     /// How long the start waits for a server; afterwards the worker reconnects for ever.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -61,6 +77,9 @@ pub struct Config {
     /// memory.
     #[serde(with = "humantime_serde")]
     pub duplicate_window: Duration,
+    /// The time between two looks for messages of tenants that nobody serves; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub unserved_every: Duration,
     /// The stream of inbound messages. Whatever an age or size limit drops from it is lost.
     pub inbound: StreamConfig,
     /// The stream of replies. It keeps them for as long as its limits say, whether they were read or not.
@@ -69,12 +88,24 @@ pub struct Config {
     pub deadletter: StreamConfig,
 }
 
+/// The `nats.jetstream` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JetStream {
+    /// The domain of the JetStream to use, where it is that of another server than the one that the worker connects to.
+    pub domain: Option<String>,
+    /// The beginning of the subjects of its API, where an account imports it under a name of its own; in place of `domain`.
+    pub api_prefix: Option<String>,
+}
+
 /// The `nats.tls` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// Refuse a server that does not speak TLS.
     pub required: bool,
+    /// Shake hands before anything else is said, as a server with `handshake_first` wants it.
+    pub handshake_first: bool,
     /// The certificates (PEM) to trust, in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// The worker's own certificate (PEM), for a server that verifies its clients.
@@ -161,12 +192,19 @@ impl Default for Config {
             url: "nats://127.0.0.1:4222".to_owned(),
             name: "greentic-worker".to_owned(),
             user: None,
+            user_file: None,
             password: None,
+            password_file: None,
             token: None,
+            token_file: None,
             creds_file: None,
             nkey_seed: None,
             nkey_seed_file: None,
             tls: Tls::default(),
+            inbox_prefix: None,
+            jetstream: JetStream::default(),
+            ignore_discovered_servers: false,
+            retain_servers_order: false,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(5),
@@ -175,6 +213,7 @@ impl Default for Config {
             provision: Provision::On,
             ack_wait: Duration::from_secs(30),
             duplicate_window: Duration::from_secs(10 * 60),
+            unserved_every: Duration::from_secs(30),
             inbound: StreamConfig::default(),
             outbound: OutboundConfig::default(),
             deadletter: StreamConfig::default(),
@@ -239,6 +278,20 @@ impl Config {
             .split(',')
             .map(str::trim)
             .filter(|url| !url.is_empty())
+    }
+
+    /// The beginning of the subjects of inboxes.
+    pub(super) fn inbox_prefix(&self) -> &str {
+        self.inbox_prefix.as_deref().unwrap_or("_INBOX")
+    }
+
+    /// The beginning of the subjects of JetStream's API.
+    pub(super) fn api_prefix(&self) -> String {
+        match (&self.jetstream.api_prefix, &self.jetstream.domain) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => "$JS.API".to_owned(),
+        }
     }
 
     /// The name or address and the port of each of these servers.

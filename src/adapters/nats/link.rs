@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::config::Config;
 use super::fault::Fault;
 
 /// How often to look for a connection besides waiting for the event, which the client drops when there are too many.
@@ -30,6 +31,8 @@ pub(super) struct Link {
     live: RwLock<Arc<Live>>,
     closing: AtomicBool,
     request_timeout: Duration,
+    /// The beginning of the subjects of JetStream's API, such as `$JS.API`.
+    api: String,
 }
 
 /// A client with what is known of it. It reconnects by itself; only if it breaks down there is another one after it.
@@ -51,6 +54,8 @@ pub(super) struct Changes {
     pub(super) lost: u64,
     /// How often the server has said that we may not publish or subscribe to a subject.
     denied: HashMap<String, u64>,
+    /// The inboxes that answers would come to, where the server has denied them on the connection that there is.
+    pub(super) inbox_denied: Option<String>,
 }
 
 impl Changes {
@@ -87,12 +92,13 @@ impl Live {
 }
 
 impl Link {
-    pub(super) fn new(live: Live, request_timeout: Duration) -> Self {
+    pub(super) fn new(live: Live, config: &Config) -> Self {
         Self {
             tasks: TaskTracker::new(),
             live: RwLock::new(Arc::new(live)),
             closing: AtomicBool::new(false),
-            request_timeout,
+            request_timeout: config.request_timeout,
+            api: config.api_prefix(),
         }
     }
 
@@ -162,9 +168,16 @@ impl Link {
             (seen.lost, seen.denials(subject.as_ref()))
         };
         async move {
-            let news = |now: &Changes| now.lost != lost || now.denials(subject.as_ref()) != denied;
+            let news = |now: &Changes| {
+                now.lost != lost
+                    || now.inbox_denied.is_some()
+                    || now.denials(subject.as_ref()) != denied
+            };
             // An error means that the client is gone, and the connection with it.
             match changes.wait_for(news).await {
+                Ok(now) if now.lost == lost && now.inbox_denied.is_some() => Fault::Denied {
+                    what: now.inbox_denied.clone().unwrap_or_default(),
+                },
                 Ok(now) if now.lost == lost => Fault::Denied {
                     what: subject.as_ref().to_owned(),
                 },
@@ -176,6 +189,11 @@ impl Link {
     /// How long an answer is awaited.
     pub(super) fn request_timeout(&self) -> Duration {
         self.request_timeout
+    }
+
+    /// Tells a connection on which no answer can arrive.
+    pub(super) fn inbox_denied(&self) -> bool {
+        self.live().changes.borrow().inbox_denied.is_some()
     }
 
     /// Does something within the time for a request. `what` names it.
@@ -258,6 +276,11 @@ impl Link {
         })
     }
 
+    /// The subject of a request to JetStream's API.
+    pub(super) fn api_subject(&self, method: &str) -> String {
+        [&self.api, ".", method].concat()
+    }
+
     /// Asks JetStream's API, e.g. `STREAM.INFO.X`, within the time for a request.
     pub(super) async fn api<T: DeserializeOwned>(
         &self,
@@ -269,7 +292,7 @@ impl Link {
             error,
         };
         let payload = serde_json::to_vec(payload).map_err(unreadable)?;
-        let subject = format!("$JS.API.{method}");
+        let subject = self.api_subject(method);
         let answer = self
             .in_time(method, async {
                 self.connected().await?;

@@ -1,18 +1,23 @@
 //! Messages over NATS: pulled from and published to JetStream, or plain NATS where there is no JetStream.
 //!
 //! - [`config`]: the settings. [`names`]: every name on the server.
-//! - `connect`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
+//! - `connect`, `connect_error`, `credentials`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
+//! - `rights`, `advice`: what the account must allow, and what to do where it does not.
 //! - `topology`, `stream_state`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
 //! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
+//! - `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
 //! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
 
+mod advice;
 mod commands;
 mod compare;
 pub mod config;
 mod connect;
+mod connect_error;
 mod core;
+mod credentials;
 pub mod dead_letters;
 mod drops;
 mod fault;
@@ -21,10 +26,13 @@ mod link;
 pub mod names;
 mod outbound;
 mod pull;
+mod rights;
 mod stored;
 mod stream_state;
+mod survey;
 mod topology;
 mod unreadable;
+mod unserved;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,8 +45,10 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::timeout;
 
 pub use config::Config;
-pub use connect::ConnectError;
+pub use connect_error::ConnectError;
 pub use fault::Fault;
+pub use survey::{ConsumerSurvey, StreamSurvey, Survey};
+pub use unserved::{Search, Unserved};
 
 use crate::model::{Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
@@ -117,6 +127,35 @@ impl Nats {
             Delivering::JetStream { dropped, .. } => dropped.swap(0, Ordering::Relaxed),
             Delivering::Core(_) => 0,
         }
+    }
+
+    /// The subjects whose messages no consumer takes, those with the most messages first.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer.
+    pub async fn unserved(
+        &self,
+        search: &mut Search,
+        served: &[TenantId],
+    ) -> Result<Vec<Unserved>, TransportError> {
+        Ok(match &self.delivery {
+            Delivering::JetStream { .. } => search.look(&self.link, served).await?,
+            Delivering::Core(_) => Vec::new(),
+        })
+    }
+
+    /// Looks at everything on the server, and makes or changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer.
+    pub async fn survey(&self, tenants: &[TenantId]) -> Result<Survey, TransportError> {
+        let topology = match &self.delivery {
+            Delivering::JetStream { topology, .. } => Some(&**topology),
+            Delivering::Core(_) => None,
+        };
+        Ok(survey::survey(&self.link, topology, tenants).await?)
     }
 
     /// Whether there is a connection now.

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::fault::Fault;
 use super::headers;
 use super::link::{Link, Live, refused};
-use super::names::{self, StreamName};
+use super::names;
 use super::pull::{Pull, Silence};
 use super::topology::Topology;
 use super::unreadable::Unreadable;
@@ -129,7 +129,7 @@ impl Consumers {
         if let Err(error) = self.unreadable.put_aside(tenant, &name).await {
             warn!(%tenant, %error, "could not look for messages with unreadable headers");
         }
-        let consumer = Arc::new(Consumer::new(tenant));
+        let consumer = Arc::new(Consumer::new(tenant, &self.link));
         self.known().insert(tenant.clone(), Arc::clone(&consumer));
         Ok(consumer)
     }
@@ -151,11 +151,11 @@ async fn subscribe(live: &Live) -> Result<Inbox, Fault> {
 }
 
 impl Consumer {
-    fn new(tenant: &TenantId) -> Self {
-        let (stream, name) = (StreamName::Inbound.as_str(), names::consumer_name(tenant));
+    fn new(tenant: &TenantId, link: &Link) -> Self {
+        let next = names::next_method(tenant);
         Self {
             tenant: tenant.clone(),
-            next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}").into(),
+            next: link.api_subject(&next).into(),
             idle: Mutex::default(),
             doubtful: AtomicBool::new(false),
         }

@@ -21,7 +21,7 @@ use super::fault::Fault;
 use super::link::Link;
 use super::names::{self, StreamName};
 use super::stream_state::Described;
-use super::{commands, compare};
+use super::{advice, commands, compare, rights};
 use crate::model::{Problem, Problems, TenantId};
 
 /// How many consumers are looked after at once.
@@ -48,6 +48,11 @@ impl Topology {
         }
     }
 
+    /// The settings.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Makes or checks the streams and the tenants' consumers, and tells all that is wrong. Fails only when the server
     /// does not answer.
     pub(super) async fn prepare(&self, tenants: &[TenantId]) -> Result<Problems, Fault> {
@@ -63,12 +68,16 @@ impl Topology {
                     let wanted = server_stream(&self.config, stream);
                     problems.extend(compare::stream(stream, &wanted, &found, &tenants));
                 }
-                Err(fault) => problems.push(problem(stream.as_str(), fault)?),
+                Err(fault) => {
+                    let what = format!("stream {}", stream.as_str());
+                    problems.push(advice::problem(&self.config, (&what, stream), fault)?);
+                }
             }
         }
         if problems.has_errors() {
             return Ok(problems);
         }
+        problems.extend(rights::check(&self.link, &tenants).await?);
         let each = tenants.into_iter();
         let each =
             each.map(|tenant| async move { (tenant, self.look_after_consumer(tenant).await) });
@@ -83,7 +92,8 @@ impl Topology {
                 }
                 Err(fault) => {
                     let what = format!("consumer {}", names::consumer_name(tenant));
-                    problems.push(problem(&what, fault)?);
+                    let about = (what.as_str(), StreamName::Inbound);
+                    problems.push(advice::problem(&self.config, about, fault)?);
                 }
             }
         }
@@ -221,43 +231,6 @@ pub(super) fn unfit(tenants: &[TenantId]) -> Problems {
             }),
     );
     problems
-}
-
-/// A fault as something for the operator to mend, or itself where waiting is what helps.
-fn problem(what: &str, fault: Fault) -> Result<Problem, Fault> {
-    if let Fault::Missing { what, command } = fault {
-        let message = format!("{what} is missing and `nats.provision` is off");
-        return Ok(Problem::error(message).remedy(format!("make it with: {command}")));
-    }
-    if let Fault::NoResponders { .. } = fault {
-        return Ok(without_jetstream());
-    }
-    let Some(code) = fault.code() else {
-        return Err(fault);
-    };
-    Ok(match code {
-        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-            without_jetstream()
-        }
-        ErrorCode::STREAM_SUBJECT_OVERLAP => Problem::error(format!(
-            "{what} cannot be made: another stream has its subjects"
-        ))
-        .remedy("find it with `nats stream ls` and take the subjects from it"),
-        ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE | ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED => {
-            Problem::error(format!(
-                "{what} cannot be made: another consumer of the stream takes the same messages"
-            ))
-            .remedy("find it with `nats consumer ls GREENTIC_INBOUND` and remove it")
-        }
-        _ => Problem::error(format!("{what}: {fault}")),
-    })
-}
-
-fn without_jetstream() -> Problem {
-    Problem::error("JetStream is off for this account of the NATS server").remedy(
-        "start nats-server with `-js` (and enable the account), or set `nats.delivery` to `core`, \
-         which delivers at most once",
-    )
 }
 
 /// A stream as the settings want it.

@@ -90,7 +90,7 @@ pub enum Step {
     /// It needs an answer; give it to [`advance`] as an event, with the run.
     Ask(Box<Run>, Ask),
     /// It waits for the next activity of its conversation.
-    Suspended(Wait, Effects),
+    Suspended(Box<Wait>, Effects),
     /// It is over.
     Finished(Effects),
 }

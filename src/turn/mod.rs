@@ -23,7 +23,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use bounds::Bounds;
-use bytes::Bytes;
 pub use dead_letter::REPLY_UNDELIVERABLE;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
@@ -33,10 +32,10 @@ pub use parked::ParkedRun;
 pub use replies::apology;
 
 use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
-use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
+use crate::model::{Activity, EnvId, InboundMessage, TraceContext, decode};
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Components, Destination, NewId, Opening,
-    Publisher, StoredState, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Components, NewId, Opening, Publisher,
+    StoredState, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
@@ -436,35 +435,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 }
             }
         }
-    }
-
-    /// The messages that an outbox is published as.
-    fn messages(&self, outbox: &[Outbound]) -> Vec<(Headers, Bytes)> {
-        let Activity {
-            env, tenant, key, ..
-        } = self.activity;
-        let message = |(n, message): (usize, &Outbound)| {
-            let body = Bytes::copy_from_slice(message.body.get().as_bytes());
-            let n = message.position.unwrap_or(n);
-            (message.all_headers(env, tenant, key, n), body)
-        };
-        outbox.iter().enumerate().map(message).collect()
-    }
-
-    fn check_sizes(&self, messages: &[(Headers, Bytes)]) -> Result<(), TurnError> {
-        let to = Destination::Outbound(&self.activity.tenant);
-        let limit = self.turns.publisher.max_message_bytes(to);
-        for (n, (headers, body)) in messages.iter().enumerate() {
-            let bytes = body.len() + headers.wire_len();
-            if bytes > limit {
-                return Err(TurnError::ReplyTooLarge {
-                    n: n + 1,
-                    bytes,
-                    limit,
-                });
-            }
-        }
-        Ok(())
     }
 
     async fn commit(&self, opening: &Opening, played: &Played) -> Result<Committed, TurnError> {

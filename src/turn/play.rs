@@ -210,7 +210,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                 now: self.turns.clock.now(),
             };
             match flow::advance(&context, run, event)? {
-                Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
+                Step::Suspended(wait, effects) => return Ok((Some(*wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
                     run = asking;

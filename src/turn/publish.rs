@@ -1,12 +1,42 @@
-//! The part of a turn after COMMIT: publish the replies that it stored, and note that they are out.
+//! The replies of a turn as messages, and the part of a turn after COMMIT: publish the replies that it stored, and note that
+//! they are out.
 
 use bytes::Bytes;
 
 use super::{Attempt, Part, TurnError};
-use crate::model::{Headers, Outbound};
+use crate::model::{Activity, Headers, Outbound};
 use crate::ports::{Destination, Publisher, TransportError, TurnStore};
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
+    /// The messages that an outbox is published as.
+    pub(super) fn messages(&self, outbox: &[Outbound]) -> Vec<(Headers, Bytes)> {
+        let Activity {
+            env, tenant, key, ..
+        } = self.activity;
+        let message = |(n, message): (usize, &Outbound)| {
+            let body = Bytes::copy_from_slice(message.body.get().as_bytes());
+            let n = message.position.unwrap_or(n);
+            (message.all_headers(env, tenant, key, n), body)
+        };
+        outbox.iter().enumerate().map(message).collect()
+    }
+
+    pub(super) fn check_sizes(&self, messages: &[(Headers, Bytes)]) -> Result<(), TurnError> {
+        let to = Destination::Outbound(&self.activity.tenant);
+        let limit = self.turns.publisher.max_message_bytes(to);
+        for (n, (headers, body)) in messages.iter().enumerate() {
+            let bytes = body.len() + headers.wire_len();
+            if bytes > limit {
+                return Err(TurnError::ReplyTooLarge {
+                    n: n + 1,
+                    bytes,
+                    limit,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
     pub(super) async fn publish(
         &mut self,

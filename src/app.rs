@@ -8,6 +8,7 @@ mod embedding;
 mod load;
 mod reload;
 mod threads;
+mod unserved;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,11 +32,12 @@ use crate::adapters::nats::{self, Nats};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
-use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
+use crate::ports::{Inbound, Publisher, StoreError, TransportError, TurnStore};
+use crate::registry::Live;
 use crate::settings::Settings;
-use crate::telemetry::{HEARTBEAT, Health};
-use crate::turn::{Outage, Turns};
-use crate::worker::{Drained, Worker};
+use crate::telemetry::{HEARTBEAT, Health, Metrics, Refused};
+use crate::turn::{Outage, RefusedPart, Server, Turns};
+use crate::worker::{self, Drained, Worker};
 
 /// How often the connections are looked at for readiness.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -51,9 +53,12 @@ pub enum StartError {
     /// NATS stopped answering while the streams were looked at.
     #[error("the streams cannot be made or checked: {0}")]
     Prepare(#[from] TransportError),
-    /// The streams are not what the worker needs.
+    /// The servers are not what the worker needs.
     #[error("{0}")]
     Streams(Problems),
+    /// Redis stopped answering while the scripts were tried out.
+    #[error("the scripts cannot be tried out: {0}")]
+    Scripts(#[from] StoreError),
     /// There is no way to Redis.
     #[error(transparent)]
     Redis(#[from] redis::ConnectError),
@@ -77,6 +82,9 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     redis: Arc<RedisStore>,
     health: Arc<Health>,
     outage: Outage,
+    metrics: Arc<Metrics>,
+    live: Arc<Live>,
+    unserved_every: Duration,
 }
 
 impl App {
@@ -140,6 +148,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
+        report(redis.prepare(&settings.environment, &tenants).await?)?;
         let (health, metrics) = (Arc::clone(&control.health), Arc::clone(&control.metrics));
         let compute = metrics.compute().clone();
         let compute = ComputePool::start(settings.worker.compute_threads, compute);
@@ -167,11 +176,13 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config).within(memory);
         let reloading = Reloading {
             loader,
-            live,
+            live: Arc::clone(&live),
             nats: Arc::clone(&nats),
+            redis: Arc::clone(&redis),
+            env: settings.environment.clone(),
             served: worker.served(),
             limits: TenantLimits::of(settings),
-            metrics,
+            metrics: Arc::clone(&metrics),
             every: settings.reload.every,
             seen: loaded.seen,
             left_out: loaded.left_out,
@@ -182,6 +193,9 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             redis,
             health,
             outage,
+            metrics,
+            live,
+            unserved_every: settings.nats.unserved_every,
         };
         Ok((app, reloading))
     }
@@ -194,9 +208,27 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             redis,
             health,
             outage,
+            metrics,
+            live,
+            unserved_every,
         } = self;
         let over = CancellationToken::new();
-        let look = watch(Arc::clone(&nats), redis, outage, Arc::clone(&health));
+        let unserved = unserved::watch(
+            Arc::clone(&nats),
+            live,
+            Arc::clone(&metrics),
+            unserved_every,
+        );
+        tokio::spawn(stop.clone().run_until_cancelled_owned(unserved));
+        let look = Look {
+            nats: Arc::clone(&nats),
+            redis,
+            outage,
+            health: Arc::clone(&health),
+            metrics,
+            served: worker.served(),
+        }
+        .on();
         tokio::spawn(over.clone().run_until_cancelled_owned(look));
         let beat = beat(Arc::clone(&health));
         tokio::spawn(over.clone().run_until_cancelled_owned(beat));
@@ -222,12 +254,48 @@ fn report(problems: Problems) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Keeps readiness true to the facts: both servers answer, and no turn waits for them.
-async fn watch(nats: Arc<Nats>, redis: Arc<RedisStore>, outage: Outage, health: Arc<Health>) {
-    loop {
-        health.nats_up(nats.is_connected());
-        health.redis_up(!outage.is_active() && redis.ping().await.is_ok());
-        tokio::time::sleep(LOOK_EVERY).await;
+/// What readiness depends on.
+struct Look {
+    nats: Arc<Nats>,
+    redis: Arc<RedisStore>,
+    outage: Outage,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    served: tokio::sync::watch::Sender<worker::Served>,
+}
+
+impl Look {
+    /// Keeps readiness true to the facts: both servers answer, no turn waits for them, and somebody is served.
+    async fn on(self) {
+        let (outage, health) = (&self.outage, &self.health);
+        loop {
+            health.nats_up(!outage.is_away(Server::Nats) && self.nats.is_connected());
+            let answers = !outage.is_away(Server::Redis) && self.redis.probe().await.is_ok();
+            health.redis_up(answers);
+            self.refusals();
+            self.metrics.replies_dropped(self.nats.dropped_replies());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn refusals(&self) {
+        let refusals = self.outage.refusals();
+        let is_stopped = |tenant: &TenantId| {
+            let mut of_tenant = refusals.iter().filter(|refused| refused.tenant == *tenant);
+            of_tenant.any(|refused| refused.part.stops_the_tenant())
+        };
+        let served = self.served.borrow();
+        let nobody = !served.is_empty() && served.iter().all(|(tenant, _)| is_stopped(tenant));
+        drop(served);
+        let told = |refused: &RefusedPart| Refused {
+            tenant: refused.tenant.to_string(),
+            part: refused.part.as_str(),
+            reason: refused.reason.as_str(),
+            detail: refused.detail.clone(),
+        };
+        let refused: Vec<Refused> = refusals.iter().map(told).collect();
+        self.metrics.refused(&refused);
+        self.health.refused(refused, nobody);
     }
 }
 

@@ -47,8 +47,25 @@ pub trait TurnStore: Send + Sync + 'static {
     fn published(&self, activity: &Activity)
     -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Notes that of the outbox of an applied activity only these replies are still to be published, each with its
+    /// position in [`Outbound::position`]. Publishing is held up for as long as a refusal lasts, and the stream recognises
+    /// what is out for its duplicate window only.
+    fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Gives up a lease that [`Claim::Exclusive`] took, without applying anything.
     fn release(
+        &self,
+        activity: &Activity,
+        token: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives up a lease as [`TurnStore::release`] does, and with it the attempt that was counted when it was taken: the
+    /// message is not to blame.
+    fn withdraw(
         &self,
         activity: &Activity,
         token: &str,
@@ -194,6 +211,9 @@ pub enum StoreError {
     /// It cannot be reached, or did not answer in time. The call may have been carried out; making it again is safe.
     #[error("the session store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It answers, but does not do this for this tenant.
+    #[error("the session store refuses: {0}")]
+    Refused(Refusal),
     /// What it holds cannot be read. It is left as it is.
     #[error("stored {what} cannot be read: {reason}")]
     Corrupt {
@@ -233,6 +253,12 @@ pub trait Delivery: Send + Sync + 'static {
     /// How often it was delivered, this time included, as far as the transport knows; at least 1.
     fn delivered(&self) -> u64;
 
+    /// The time at which the stream stored it, in nanoseconds since 1970, where there is a stream. It tells messages apart
+    /// that have the same position in two streams of one name, one after the other.
+    fn stored(&self) -> Option<u64> {
+        None
+    }
+
     /// Tells the transport that it is still being worked on.
     fn progress(&self) -> impl Future<Output = Result<(), TransportError>> + Send;
 
@@ -254,8 +280,9 @@ pub trait Publisher: Send + Sync + 'static {
         body: Bytes,
     ) -> impl Future<Output = Result<(), TransportError>> + Send;
 
-    /// The largest message, headers included, in bytes, that can be published.
-    fn max_message_bytes(&self) -> usize;
+    /// The largest message, headers included, in bytes, that can be published there, by the limits of the server and of the
+    /// stream that are known now.
+    fn max_message_bytes(&self, to: Destination<'_>) -> usize;
 }
 
 /// What a message is published as.
@@ -273,9 +300,60 @@ pub enum TransportError {
     /// It cannot be reached, or did not answer in time. Doing it again is safe.
     #[error("the message transport is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It answers, but does not do this for this subject.
+    #[error("the message transport refuses: {0}")]
+    Refused(Refusal),
     /// The message will never be taken: it is too large.
     #[error("the message is larger than the server or stream takes: {0}")]
     TooLarge(String),
+}
+
+/// A server's refusal to do something for one tenant. It concerns nobody else, whose calls go on, and it lasts until an
+/// operator or a reader of the stream ends it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    /// The kind, for metrics and `/readyz`.
+    pub reason: RefusalReason,
+    /// What was refused and what the server says, as a sentence for an operator.
+    pub detail: String,
+}
+
+/// The kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RefusalReason {
+    /// The account or user may not do it.
+    Permission,
+    /// The stream is full and discards what is new.
+    StreamFull,
+    /// The subject holds as many messages as the stream lets it.
+    SubjectFull,
+    /// The account or the server has no resources left for it.
+    AccountLimit,
+    /// The stream or consumer is missing and cannot be made.
+    Missing,
+    /// The stream does not take messages: it is sealed, or has another configuration than it should.
+    StreamConfig,
+    /// The server answers, but not to this.
+    NoAnswer,
+    /// Something else that the server says no to.
+    Other,
+}
+
+impl RefusalReason {
+    /// The reason as a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Permission => "permission",
+            Self::StreamFull => "stream_full",
+            Self::SubjectFull => "subject_full",
+            Self::AccountLimit => "account_limit",
+            Self::Missing => "missing",
+            Self::StreamConfig => "stream_config",
+            Self::NoAnswer => "no_answer",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// The wall clock.

@@ -140,40 +140,38 @@ fn programs_are_shared_and_runs_travel() {
     travels::<Run>();
 }
 
+/// The limits of a case, the usual ones where it names none.
+fn limits(given: &BTreeMap<String, u32>) -> Limits {
+    let default = Limits::default();
+    Limits {
+        nodes: given.get("nodes").copied().unwrap_or(default.nodes),
+        jumps: given.get("jumps").copied().unwrap_or(default.jumps),
+        calls: given.get("calls").copied().unwrap_or(default.calls),
+        rendered_bytes: given
+            .get("rendered_bytes")
+            .map_or(default.rendered_bytes, |n| *n as usize),
+        replies: given.get("replies").copied().unwrap_or(default.replies),
+        state: StateLimits {
+            keys: given
+                .get("state_keys")
+                .copied()
+                .unwrap_or(default.state.keys),
+            bytes: given
+                .get("state_bytes")
+                .map_or(default.state.bytes, |n| *n as usize),
+            ..default.state
+        },
+        ..default
+    }
+}
+
 fn check(at: &str, case: Case) {
     let entries: Vec<_> = case
         .flows
         .iter()
         .map(|(id, flow)| flow_entry(id, flow))
         .collect();
-    let default = Limits::default();
-    let limits = Limits {
-        nodes: case.limits.get("nodes").copied().unwrap_or(default.nodes),
-        jumps: case.limits.get("jumps").copied().unwrap_or(default.jumps),
-        calls: case.limits.get("calls").copied().unwrap_or(default.calls),
-        rendered_bytes: case
-            .limits
-            .get("rendered_bytes")
-            .map_or(default.rendered_bytes, |n| *n as usize),
-        replies: case
-            .limits
-            .get("replies")
-            .copied()
-            .unwrap_or(default.replies),
-        state: StateLimits {
-            keys: case
-                .limits
-                .get("state_keys")
-                .copied()
-                .unwrap_or(default.state.keys),
-            bytes: case
-                .limits
-                .get("state_bytes")
-                .map_or(default.state.bytes, |n| *n as usize),
-            ..default.state
-        },
-        ..default
-    };
+    let limits = limits(&case.limits);
     let inventory = Inventory {
         components: case.components,
         providers: case.providers.into_iter().map(provider).collect(),
@@ -356,7 +354,7 @@ impl World<'_> {
                     run = paused;
                     event = Event::Continue;
                 }
-                Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
+                Step::Suspended(wait, effects) => return Ok((Some(*wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Ask(asking, Ask::State { flow, key }) => {
                     event = Event::State(self.read(&flow, &key, heard));

@@ -112,7 +112,7 @@ impl Publisher for Away {
         Err(TransportError::Unavailable("away".into()))
     }
 
-    fn max_message_bytes(&self) -> usize {
+    fn max_message_bytes(&self, _: Destination<'_>) -> usize {
         1024
     }
 }

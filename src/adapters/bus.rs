@@ -192,7 +192,7 @@ impl Publisher for Bus {
         Ok(())
     }
 
-    fn max_message_bytes(&self) -> usize {
+    fn max_message_bytes(&self, _to: Destination<'_>) -> usize {
         MAX_MESSAGE_BYTES
     }
 }

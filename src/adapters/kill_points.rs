@@ -14,7 +14,9 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use futures_util::{Stream, StreamExt};
 
-use crate::model::{Activity, Headers, InboundMessage, TenantId, header, key_from_headers};
+use crate::model::{
+    Activity, Headers, InboundMessage, Outbound, TenantId, header, key_from_headers,
+};
 use crate::ports::{
     Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Publisher, StateSlot,
     StoreError, StoredState, TransportError, TurnStore,
@@ -204,9 +206,28 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let points = (
+            KillPoint::BeforePublishedNote,
+            KillPoint::AfterPublishedNote,
+        );
+        let call = self.port.published_but(activity, rest);
+        self.fuse.around(points, activity.key.as_str(), call).await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
         let call = self.port.release(activity, token);
+        self.fuse.around(points, activity.key.as_str(), call).await
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
+        let call = self.port.withdraw(activity, token);
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 }
@@ -235,8 +256,8 @@ impl<P: Publisher> Publisher for Mortal<P> {
         self.fuse.around(points, &key, call).await
     }
 
-    fn max_message_bytes(&self) -> usize {
-        self.port.max_message_bytes()
+    fn max_message_bytes(&self, to: Destination<'_>) -> usize {
+        self.port.max_message_bytes(to)
     }
 }
 
@@ -302,6 +323,10 @@ impl<D: Delivery> Delivery for MortalDelivery<D> {
 
     fn delivered(&self) -> u64 {
         self.delivery.delivered()
+    }
+
+    fn stored(&self) -> Option<u64> {
+        self.delivery.stored()
     }
 
     async fn progress(&self) -> Result<(), TransportError> {

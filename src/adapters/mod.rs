@@ -11,5 +11,6 @@ pub mod nats;
 pub mod packs;
 mod patience;
 pub mod redis;
+mod secret_file;
 pub mod system;
 pub mod wasm;

@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::config::TenantLimits;
 use super::{LeftOut, Loader};
 use crate::adapters::nats::Nats;
+use crate::adapters::redis::RedisStore;
 use crate::bindings::Fingerprint;
-use crate::model::{Problems, TenantId};
-use crate::ports::TransportError;
+use crate::model::{EnvId, Problems, TenantId};
+use crate::ports::{StoreError, TransportError};
 use crate::registry::{Live, Registry};
 use crate::telemetry::{Metrics, Reload};
 use crate::worker::Served;
@@ -32,6 +33,8 @@ pub struct Reloading {
     pub(super) loader: Arc<Loader>,
     pub(super) live: Arc<Live>,
     pub(super) nats: Arc<Nats>,
+    pub(super) redis: Arc<RedisStore>,
+    pub(super) env: EnvId,
     pub(super) served: watch::Sender<Served>,
     pub(super) limits: TenantLimits,
     pub(super) metrics: Arc<Metrics>,
@@ -46,7 +49,7 @@ pub struct Reloading {
 /// Why what runs goes on as it is.
 enum Refused {
     Problems(Problems),
-    Unavailable(TransportError),
+    Unavailable(String),
 }
 
 impl From<Problems> for Refused {
@@ -57,7 +60,13 @@ impl From<Problems> for Refused {
 
 impl From<TransportError> for Refused {
     fn from(error: TransportError) -> Self {
-        Self::Unavailable(error)
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 
@@ -109,7 +118,8 @@ impl Reloading {
             .cloned()
             .collect();
         if !added.is_empty() {
-            let problems = self.nats.prepare(&added).await?;
+            let mut problems = self.nats.prepare(&added).await?;
+            problems.extend(self.redis.prepare(&self.env, &added).await?);
             if problems.has_errors() {
                 return Err(problems.into());
             }
@@ -156,7 +166,7 @@ impl Reloading {
     fn tell(&self, refused: Refused, before: Option<Failed>) -> Failed {
         let (outcome, said) = match refused {
             Refused::Problems(problems) => (Reload::Refused, problems.to_string()),
-            Refused::Unavailable(error) => (Reload::Unavailable, error.to_string()),
+            Refused::Unavailable(error) => (Reload::Unavailable, error),
         };
         self.metrics.reloaded(outcome);
         let (failed, is_new) = Failed::after(before, said);

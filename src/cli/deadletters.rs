@@ -14,9 +14,11 @@ use self::select::{Filter, Selection};
 use super::{Configured, Failure, say};
 use crate::adapters::nats::Fault;
 use crate::adapters::nats::dead_letters::{DeadLetter, DeadLetters as Stream};
-use crate::model::TenantId;
+use crate::adapters::nats::names::StreamName;
+use crate::model::{TenantId, header, is_cut};
 use crate::settings::Loaded;
-use crate::worker::dead_letter::replayed;
+use crate::turn::REPLY_UNDELIVERABLE;
+use crate::worker::dead_letter::{replayed, replayed_reply};
 
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -231,11 +233,15 @@ impl Replay {
         while let Some(letter) = letters.next().await {
             let letter = letter.and_then(|letter| Ok((tenant(&letter)?, letter)));
             let (tenant, letter) = letter.map_err(|failure| count.ended_by(failure))?;
+            if is_cut(&letter.headers) {
+                return Err(count.ended_by(cut_off(&letter)));
+            }
             if self.dry_run {
                 let key = show::name(&letter);
                 say(format!(
-                    "would replay {} to inbound.{tenant} as {key}",
-                    letter.sequence
+                    "would replay {} to {} as {key}",
+                    letter.sequence,
+                    home(&letter).subject(&tenant)
                 ))?;
             } else {
                 let done = again(stream, &tenant, &letter).await;
@@ -250,17 +256,38 @@ impl Replay {
 /// Publishes a dead letter again, and only when that is stored removes it. Killed in between, the next replay publishes it
 /// once more under the same names, which changes nothing.
 async fn again(stream: &Stream, tenant: &TenantId, letter: &DeadLetter) -> Result<(), Fault> {
-    let headers = replayed(
-        &letter.headers,
-        &letter.body,
-        letter.sequence,
-        letter.stored,
-    );
+    let (sequence, stored) = (letter.sequence, letter.stored);
+    let home = home(letter);
+    let headers = match home {
+        StreamName::Outbound => replayed_reply(&letter.headers, sequence, stored),
+        StreamName::Inbound | StreamName::DeadLetter => {
+            replayed(&letter.headers, &letter.body, sequence, stored)
+        }
+    };
     stream
-        .publish_inbound(tenant, &headers, letter.body.clone())
+        .publish((home, tenant), &headers, letter.body.clone())
         .await?;
     // If it is gone already, someone else has replayed or dropped it meanwhile.
     stream.remove(letter.sequence).await.map(drop)
+}
+
+/// The stream that a dead letter was meant for: a reply that no stream took is no message for the worker.
+fn home(letter: &DeadLetter) -> StreamName {
+    match letter.headers.get(header::ERROR_CODE) {
+        Some(REPLY_UNDELIVERABLE) => StreamName::Outbound,
+        _ => StreamName::Inbound,
+    }
+}
+
+/// Half a message would be another message.
+fn cut_off(letter: &DeadLetter) -> Failure {
+    let original = letter.headers.get(header::BODY_BYTES).unwrap_or("more");
+    let (sequence, kept) = (letter.sequence, letter.body.len());
+    anyhow!(
+        "dead letter {sequence} holds {kept} of the {original} bytes of the message, which was too large to be kept whole, so it \
+         cannot be replayed; have the provider send the message again, and leave this one out or drop it"
+    )
+    .into()
 }
 
 fn tenant(letter: &DeadLetter) -> Result<TenantId, Failure> {

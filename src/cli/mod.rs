@@ -54,8 +54,8 @@ impl Cli {
 enum Command {
     /// Serve: pull activities from NATS, run their flows, publish the replies
     Serve(Serve),
-    /// Check settings, gtbinds, packs and flows without any server, and show who runs what
-    Check(Configured),
+    /// Check settings, gtbinds, packs and flows without any server, and show who runs what; with --connect the servers, too
+    Check(check::Check),
     /// Talk to the flows in this terminal, without any server or through NATS
     Chat(chat::Chat),
     /// Look after dead letters: list, show, replay, drop
@@ -132,7 +132,7 @@ impl From<io::Error> for Failure {
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(serve) => serve::run(serve),
-        Command::Check(configured) => check::run(&configured),
+        Command::Check(check) => check::run(&check),
         Command::Chat(chat) => chat::run(chat),
         Command::DeadLetters(command) => deadletters::run(&command),
         Command::Flow(flow) => flow::run(flow),

@@ -157,9 +157,10 @@ fn finished(ended: Result<Drained, JoinError>) -> Result<(), Failure> {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Nats(_) | StartError::Prepare(_) | StartError::Redis(_) => {
-                Self::Unavailable(error.to_string())
-            }
+            StartError::Nats(_)
+            | StartError::Prepare(_)
+            | StartError::Redis(_)
+            | StartError::Scripts(_) => Self::Unavailable(error.to_string()),
             StartError::Streams(problems) => Self::Problems(problems),
             StartError::Listen { .. } | StartError::Compute(_) => Self::Other(error.into()),
         }

@@ -26,7 +26,7 @@ impl Machine {
             reason: parking.reason,
             snapshot,
         };
-        Step::Suspended(wait, effects(program, replies, memory, logs))
+        Step::Suspended(Box::new(wait), effects(program, replies, memory, logs))
     }
 
     /// Ends the turn with the end of the run.

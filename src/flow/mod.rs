@@ -105,7 +105,7 @@ pub enum Step {
     /// what one call abandons since its slice ends, the next one brings to an end.
     Paused(Box<Run>),
     /// It waits for the next activity of its conversation.
-    Suspended(Wait, Effects),
+    Suspended(Box<Wait>, Effects),
     /// It is over.
     Finished(Effects),
 }

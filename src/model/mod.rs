@@ -2,6 +2,7 @@
 
 mod activity;
 mod component;
+mod cut;
 mod decode;
 mod depth;
 mod hashed_scope;
@@ -19,6 +20,7 @@ pub use activity::{Activity, FlowTarget, TraceContext};
 pub use component::{
     ComponentDigest, Declared, Grants, Invocation, InvocationForm, UndeclaredState,
 };
+pub use cut::{cut, is_cut};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
 pub use hashed_scope::HashedScope;
@@ -28,7 +30,9 @@ pub use ids::{
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
 pub use log_budget::{LogBudget, MAX_LOG_LINE, cut_line};
-pub use outbound::{Outbound, OutboundHeaders, apology_id, dead_letter_id, header};
+pub use outbound::{
+    Outbound, OutboundHeaders, apology_id, dead_letter_id, dead_reply_id, header, other_id,
+};
 pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};
 pub use remote_ref::{Cloud, ObjectRef, OciRef, OciVersion, RemoteRef, WebRef};

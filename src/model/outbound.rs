@@ -36,6 +36,12 @@ pub mod header {
     pub const ERROR: &str = "Greentic-Error";
     /// On dead letters: how often it was tried.
     pub const ATTEMPTS: &str = "Greentic-Attempts";
+    /// On dead letters whose body was cut: the bytes of the original.
+    pub const BODY_BYTES: &str = "Greentic-Body-Bytes";
+    /// On dead letters whose body was cut: the SHA-256 of the original, in hex.
+    pub const BODY_SHA256: &str = "Greentic-Body-Sha256";
+    /// On dead letters that did not hold all original headers: how many are left out.
+    pub const HEADERS_CUT: &str = "Greentic-Headers-Cut";
 }
 
 /// One reply as the outbox keeps it: its body as the JSON it will be published as, and the headers that nothing else
@@ -45,6 +51,10 @@ pub struct Outbound {
     /// The headers of its own.
     #[serde(flatten)]
     pub headers: OutboundHeaders,
+    /// Its position among the replies to its activity, from 0, where those before it are published and gone; else it is its
+    /// position in the outbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
     /// The body: a `greentic_types::ChannelMessageEnvelope`.
     pub body: Box<RawValue>,
 }
@@ -99,12 +109,29 @@ impl Outbound {
     }
 }
 
-/// The `Nats-Msg-Id` of the dead letter of the message at this position of the inbound stream.
-pub fn dead_letter_id(tenant: &TenantId, key: Option<&IdempotencyKey>, sequence: u64) -> String {
-    short_id(format!(
-        "{tenant}:{}:dead:{sequence}",
-        key.map_or("-", IdempotencyKey::as_str)
-    ))
+/// The `Nats-Msg-Id` of the dead letter of the message at this position of the inbound stream. A stream that was made anew
+/// counts from 1 again; the time at which the message was stored, in nanoseconds, tells the two apart.
+pub fn dead_letter_id(
+    tenant: &TenantId,
+    key: Option<&IdempotencyKey>,
+    (sequence, stored): (u64, Option<u64>),
+) -> String {
+    let key = key.map_or("-", IdempotencyKey::as_str);
+    short_id(match stored {
+        Some(stored) => format!("{tenant}:{key}:dead:{sequence}-{stored}"),
+        None => format!("{tenant}:{key}:dead:{sequence}"),
+    })
+}
+
+/// The `Nats-Msg-Id` of the dead letter of the `n`th reply (from 0) to an activity.
+pub fn dead_reply_id(tenant: &TenantId, key: &IdempotencyKey, n: usize) -> String {
+    short_id(format!("{tenant}:{key}:{n}:dead"))
+}
+
+/// The `Nats-Msg-Id` of a message whose first choice of an id belongs to another message: the same for the same body.
+pub fn other_id(id: &str, body: &[u8], n: usize) -> String {
+    let digest = hex::encode(Sha256::digest(body));
+    short_id(format!("{id}:{}:{n}", &digest[..16]))
 }
 
 /// The `Nats-Msg-Id` of what a user is told whose message was put aside.

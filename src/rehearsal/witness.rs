@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::Activity;
+use crate::model::{Activity, Outbound};
 use crate::ports::{
     Begin, Begun, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
 };
@@ -58,7 +58,19 @@ impl<S: TurnStore> TurnStore for Witness<S> {
         self.store.published(activity).await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        self.store.published_but(activity, rest).await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         self.store.release(activity, token).await
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        self.store.withdraw(activity, token).await
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// What the parts of the worker know about its state, for `/livez` and `/readyz`. It begins as not started, with
@@ -14,6 +16,8 @@ pub struct Health {
     draining: AtomicBool,
     nats: AtomicBool,
     redis: AtomicBool,
+    nobody_served: AtomicBool,
+    refused: RwLock<Vec<Refused>>,
     last_pull: LastPull,
     /// When the threads that turns run on last showed that they come round.
     last_heartbeat: LastPull,
@@ -24,6 +28,19 @@ pub struct Health {
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A worker whose threads do not come round for this long is not ready for more work.
 const HELD_UP: Duration = Duration::from_secs(5);
+
+/// What one tenant is refused, while the others are served.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Refused {
+    /// Whose.
+    pub tenant: String,
+    /// What of it: `inbound`, `store`, `outbound`, `deadletter`.
+    pub part: &'static str,
+    /// The kind of refusal.
+    pub reason: &'static str,
+    /// What the server says.
+    pub detail: String,
+}
 
 /// Why the worker is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +55,8 @@ pub enum NotReady {
     RedisDown,
     /// The threads that turns run on do not come round: something computes there.
     HeldUp,
+    /// The servers are there, and refuse every tenant something that it cannot do without.
+    NobodyServed,
 }
 
 /// How a worker that is not alive stands still.
@@ -80,6 +99,8 @@ impl Health {
             draining: AtomicBool::new(false),
             nats: AtomicBool::new(false),
             redis: AtomicBool::new(false),
+            nobody_served: AtomicBool::new(false),
+            refused: RwLock::default(),
             last_pull: LastPull::new(),
             last_heartbeat: LastPull::new(),
             stalled_after,
@@ -111,6 +132,18 @@ impl Health {
     /// Whether Redis answers.
     pub fn redis_up(&self, up: bool) {
         self.redis.store(up, Relaxed);
+    }
+
+    /// What is refused to whom now, and whether nobody can be served for it.
+    pub fn refused(&self, refused: Vec<Refused>, nobody_served: bool) {
+        self.nobody_served.store(nobody_served, Relaxed);
+        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// What is refused to whom: with any of it the worker is degraded, though it may be ready.
+    pub fn refusals(&self) -> Vec<Refused> {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        refused.clone()
     }
 
     /// A pull came to its end: with messages, without any, or with an error that the worker deals with. It is also for a
@@ -149,6 +182,7 @@ impl Health {
             (!self.nats.load(Relaxed), NotReady::NatsDown),
             (!self.redis.load(Relaxed), NotReady::RedisDown),
             (held_up, NotReady::HeldUp),
+            (self.nobody_served.load(Relaxed), NotReady::NobodyServed),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -170,6 +204,7 @@ impl NotReady {
             Self::NatsDown => "nats is unreachable",
             Self::RedisDown => "redis is unreachable",
             Self::HeldUp => "the threads that turns run on are held up",
+            Self::NobodyServed => "every tenant is refused",
         }
     }
 }
@@ -213,6 +248,18 @@ mod tests {
         health.redis_up(false);
         assert_eq!(health.ready(), Err(vec![NotReady::RedisDown]));
         health.redis_up(true);
+        let refused = Refused {
+            tenant: "t".to_owned(),
+            part: "outbound",
+            reason: "permission",
+            detail: "no".to_owned(),
+        };
+        health.refused(vec![refused.clone()], false);
+        assert_eq!(health.ready(), Ok(()), "the others are served");
+        assert_eq!(health.refusals(), vec![refused]);
+        health.refused(health.refusals(), true);
+        assert_eq!(health.ready(), Err(vec![NotReady::NobodyServed]));
+        health.refused(Vec::new(), false);
         health.draining();
         assert_eq!(health.ready(), Err(vec![NotReady::Draining]));
     }

@@ -3,7 +3,7 @@
 //! The only labels are the tenants that this worker has or had bindings for, and words that the code knows: an outcome, a
 //! dead letter's code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,8 +20,9 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::components::ComponentMetrics;
 use super::compute::ComputeMetrics;
-use super::health::Health;
+use super::health::{Health, Refused};
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
+use super::unserved::UnservedMetrics;
 use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
@@ -36,9 +37,19 @@ pub struct Metrics {
     registry: Registry,
     health: Arc<Health>,
     families: Families,
+    unserved: UnservedMetrics,
+    /// What the gauge of refusals has at 1.
+    refused: Mutex<HashSet<RefusedPart>>,
     /// The tenants of which packs are left out.
     left_out: Mutex<Vec<TenantId>>,
     compute: ComputeMetrics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedPart {
+    tenant: Arc<str>,
+    part: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +110,9 @@ struct Families {
     pulls: Family<Tenant, Counter>,
     stalls: Family<Tenant, Counter>,
     last_pull: Family<Tenant, PullAge>,
+    refused: Family<RefusedPart, Gauge>,
+    refusals: Family<RefusedPart, Counter>,
+    replies_dropped: Counter,
 }
 
 /// 1 while the worker is ready, computed when it is asked for.
@@ -133,8 +147,10 @@ impl Metrics {
         compute.register(&mut registry);
         Self {
             families,
+            unserved: UnservedMetrics::register(&mut registry),
             registry,
             health,
+            refused: Mutex::default(),
             left_out: Mutex::default(),
             compute,
         }
@@ -158,6 +174,11 @@ impl Metrics {
         self
     }
 
+    /// The messages that nobody takes.
+    pub fn unserved_messages(&self) -> &UnservedMetrics {
+        &self.unserved
+    }
+
     /// What is counted of memory, too.
     #[must_use]
     pub fn with_memory(mut self, memory: &MemoryBudget) -> Self {
@@ -176,6 +197,30 @@ impl Metrics {
     pub fn unserved(&self, tenant: &TenantId) {
         let tenant = tenant.as_str().into();
         self.families.last_pull.remove(&Tenant { tenant });
+    }
+
+    /// What is refused to whom now.
+    pub fn refused(&self, now: &[Refused]) {
+        let part = |refused: &Refused| RefusedPart {
+            tenant: refused.tenant.as_str().into(),
+            part: refused.part,
+            reason: refused.reason,
+        };
+        let now: HashSet<RefusedPart> = now.iter().map(part).collect();
+        let mut before = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for over in before.difference(&now) {
+            self.families.refused.get_or_create(over).set(0);
+        }
+        for begun in now.difference(&before) {
+            self.families.refused.get_or_create(begun).set(1);
+            self.families.refusals.get_or_create(begun).inc();
+        }
+        *before = now;
+    }
+
+    /// So many replies were dropped by the full stream of replies.
+    pub fn replies_dropped(&self, count: u64) {
+        self.families.replies_dropped.inc_by(count);
     }
 
     /// Counts an attempt to load changed bindings.
@@ -255,6 +300,21 @@ impl Families {
                 registry,
                 "reloads",
                 "Attempts to load changed bindings, by outcome",
+            ),
+            refused: added(
+                registry,
+                "tenant_refused",
+                "1 while a server refuses this to a tenant, 0 once it does no more",
+            ),
+            refusals: added(
+                registry,
+                "tenant_refusals",
+                "Refusals of something to a tenant that began",
+            ),
+            replies_dropped: added(
+                registry,
+                "replies_dropped",
+                "Replies that the full stream of replies was seen to drop",
             ),
             packs_left_out: added(
                 registry,

@@ -9,6 +9,7 @@ mod metrics;
 mod span;
 mod tenant;
 mod threads;
+mod unserved;
 mod watchdog;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -27,12 +28,13 @@ use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use compute::ComputeMetrics;
-pub use health::{HEARTBEAT, Health, NotReady, Stall};
+pub use health::{HEARTBEAT, Health, NotReady, Refused, Stall};
 pub use logs::printable;
 pub use metrics::{Metrics, Reload};
 pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};
 pub use threads::{Occupied, occupied};
+pub use unserved::UnservedMetrics;
 pub use watchdog::Watchdog;
 
 /// The settings under `log`.

@@ -194,14 +194,45 @@ greentic_worker_reloads_total{outcome="applied"} 0
 greentic_worker_reloads_total{outcome="partial"} 0
 greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
+greentic_worker_replies_dropped_total 0
 greentic_worker_replies_total{tenant="dev.local"} 3
 greentic_worker_stalls_total{tenant="dev.local"} 0
 greentic_worker_state_bytes{tenant="dev.local"} 1000
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
 greentic_worker_turns_in_flight{tenant="dev.local"} 1
+greentic_worker_unserved_messages{subject="(others)"} 0
 greentic_worker_waits_parked_total{tenant="dev.local"} 1
 greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
+
+fn refused() -> Refused {
+    Refused {
+        tenant: "dev.local".to_owned(),
+        part: "outbound",
+        reason: "permission",
+        detail: "no".to_owned(),
+    }
+}
+
+#[test]
+fn a_refusal_is_a_gauge_while_it_lasts_and_a_count() {
+    let metrics = Metrics::new(Arc::new(Health::new(Duration::from_secs(60))));
+    let labels = r#"{tenant="dev.local",part="outbound",reason="permission"}"#;
+    let check = |lasts: u32, begun: u32| {
+        let page = metrics.render().unwrap();
+        for (name, value) in [("tenant_refused", lasts), ("tenant_refusals_total", begun)] {
+            let line = format!("greentic_worker_{name}{labels} {value}\n");
+            assert!(page.contains(&line), "no {line} in {page}");
+        }
+    };
+    metrics.refused(&[refused()]);
+    metrics.refused(&[refused()]);
+    check(1, 1);
+    metrics.refused(&[]);
+    check(0, 1);
+    metrics.refused(&[refused()]);
+    check(1, 2);
+}
 
 #[test]
 fn the_document_names_every_metric_and_no_other() {
@@ -215,6 +246,7 @@ fn the_document_names_every_metric_and_no_other() {
         .with_components(&components)
         .with_memory(&memory);
     metrics.tenant(&tenant()).dead_letter("code");
+    metrics.refused(&[refused()]);
     metrics.left_out(&[(tenant(), 1)].into());
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::flow::{FlowError, Place};
 use crate::model::{DecodeError, FlowId, NodeId};
-use crate::ports::ComponentError;
+use crate::ports::{ComponentError, Refusal, StoreError};
 use crate::registry::EntryError;
 
 /// How long a message stays away whose tenant this worker is not bound for any more.
 const UNBOUND_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a turn was not applied. Infrastructure that is away is none of these: a turn waits for it.
+/// Why a turn was not applied, or its replies are not out. Infrastructure that is away is none of these: a turn waits for it.
 #[derive(Debug, thiserror::Error)]
 pub enum TurnError {
     /// The message is no activity.
@@ -70,12 +70,16 @@ pub enum TurnError {
         /// Why.
         reason: String,
     },
+    /// A server does not do this for the tenant. The message goes back until it does, and has used up no attempt.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// What the store holds cannot be read.
     #[error(transparent)]
-    Store(#[from] crate::ports::StoreError),
+    Store(StoreError),
     /// A reply would not fit into a NATS message.
     #[error(
-        "reply {n} has {bytes} bytes with its headers, more than the server's max_payload of {limit}"
+        "reply {n} has {bytes} bytes with its headers, more than the {limit} that the server's max_payload and the \
+         max_msg_size of the stream of replies allow"
     )]
     ReplyTooLarge {
         /// Its position, from 1.
@@ -161,6 +165,15 @@ fn at(position: &Option<(FlowId, NodeId)>) -> String {
     })
 }
 
+impl From<StoreError> for TurnError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(refusal) => Self::Refused(refusal),
+            StoreError::Unavailable(_) | StoreError::Corrupt { .. } => Self::Store(error),
+        }
+    }
+}
+
 impl TurnError {
     /// What a panic said of itself.
     pub(super) fn panicked(panic: &(dyn Any + Send)) -> Self {
@@ -185,6 +198,7 @@ impl TurnError {
             Self::ReplyScopeMissing => "reply_scope_missing",
             Self::WaitPackGone { .. } => "wait_pack_gone",
             Self::WaitUnreadable { .. } => "wait_unreadable",
+            Self::Refused(_) => "refused",
             Self::Store(_) => "store_unreadable",
             Self::ReplyTooLarge { .. } => "reply_too_large",
             Self::ReplyUnwritable(_) => "reply_unwritable",
@@ -209,6 +223,7 @@ impl TurnError {
             | Self::Store(_)
             | Self::ReplyUnwritable(_) => true,
             Self::PayloadTooLarge { .. }
+            | Self::Refused(_)
             | Self::Entry(_)
             | Self::TimedOut { .. }
             | Self::ReplyScopeMissing
@@ -232,7 +247,9 @@ impl TurnError {
                 ComponentError::Refused { .. } | ComponentError::Unusable { .. } => false,
             },
             Self::Panicked(_) | Self::TimedOut { .. } => true,
-            Self::Decode(_)
+            // It is handed back before anyone asks.
+            Self::Refused(_)
+            | Self::Decode(_)
             | Self::PayloadTooLarge { .. }
             | Self::Entry(_)
             | Self::ReplyScopeMissing

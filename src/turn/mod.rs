@@ -7,6 +7,7 @@
 
 mod bounds;
 mod compute;
+mod dead_letter;
 mod envelope;
 mod failure;
 mod flow_log;
@@ -14,6 +15,7 @@ mod invoke;
 mod outage;
 mod parked;
 mod play;
+mod publish;
 mod replies;
 mod results;
 mod state_reads;
@@ -23,19 +25,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use bounds::Bounds;
-use bytes::Bytes;
+pub use dead_letter::REPLY_UNDELIVERABLE;
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
 use futures_util::FutureExt;
-pub use outage::{Infrastructure, Outage};
+pub use outage::{Infrastructure, Outage, Part, RefusedPart, Server, Standing};
 pub use parked::ParkedRun;
 pub use replies::apology;
 
 use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
-use crate::model::{Activity, EnvId, Headers, InboundMessage, Outbound, TraceContext, decode};
+use crate::model::{Activity, EnvId, InboundMessage, TraceContext, decode};
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Components, Compute, Destination, NewId,
-    Opening, Publisher, StoredState, TransportError, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Components, Compute, NewId, Opening, Publisher,
+    StoredState, TurnStore,
 };
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
@@ -99,6 +101,8 @@ pub struct Ended {
     pub applied: Option<Applied>,
     /// How many replies were published.
     pub replies: usize,
+    /// How many replies no stream would take, and that are in the dead letters.
+    pub undelivered: usize,
     /// How often COMMIT found that another turn came first.
     pub conflicts: u32,
     /// How often BEGIN found the conversation taken.
@@ -122,6 +126,7 @@ impl Ended {
             disposition,
             applied: None,
             replies: 0,
+            undelivered: 0,
             conflicts: 0,
             busy: 0,
         }
@@ -130,6 +135,11 @@ impl Ended {
     /// The end of a message that is no activity.
     pub fn rejected(error: TurnError) -> Self {
         Self::with(Disposition::DeadLetter(Rejection { error, attempts: 1 }))
+    }
+
+    /// The end of a turn that was not begun because its tenant is refused what it needs.
+    pub fn held(pause: Duration) -> Self {
+        Self::with(Disposition::RetryAfter(pause))
     }
 
     /// The end of a turn that was cut off because its worker stops: another one takes it at once.
@@ -190,6 +200,7 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         attempt.memory = memory;
         match attempt.run().await {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
+            Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
                 attempt.give_up_lease().await;
                 let (code, number) = (error.code(), attempt.number);
@@ -238,6 +249,9 @@ struct Attempt<'a, S, P> {
     conflicts: u32,
     busy: u32,
     replies: usize,
+    undelivered: usize,
+    /// COMMIT has applied the turn; what was refused since then is to publish its replies.
+    applied: Option<Applied>,
     /// State that the entry flow may read, asked for with BEGIN.
     foreseen: StatePrefetch,
     trace: TraceContext,
@@ -274,6 +288,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             conflicts: 0,
             busy: 0,
             replies: 0,
+            undelivered: 0,
+            applied: None,
             foreseen,
             registry,
             trace,
@@ -288,6 +304,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     fn ended(self, disposition: Disposition, applied: Option<Applied>) -> Ended {
         let Self {
             replies,
+            undelivered,
             conflicts,
             busy,
             ..
@@ -296,9 +313,24 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             disposition,
             applied,
             replies,
+            undelivered,
             conflicts,
             busy,
         }
+    }
+
+    /// The end of a turn that met a refusal: its message goes back, and comes to find out whether that is over. What it has
+    /// applied stays applied, and what it has published is noted; the attempt does not count.
+    async fn refused(mut self) -> Ended {
+        if self.exclusive && self.applied.is_none() {
+            let withdraw = self.turns.store.withdraw(self.activity, self.token()).await;
+            if let Err(error) = withdraw {
+                tracing::debug!(error = %error, "the lease stays until it expires");
+            }
+        }
+        let pause = self.turns.outage.away_for(&self.activity.tenant);
+        let applied = self.applied.take();
+        self.ended(Disposition::RetryAfter(pause), applied)
     }
 
     async fn run(&mut self) -> Result<Option<Applied>, TurnError> {
@@ -313,7 +345,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     continue;
                 }
                 Begun::Applied(outbox) => {
-                    self.publish(self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }
             };
@@ -334,18 +366,20 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             self.turns.config.bounds.check_commit(&played)?;
             match self.commit(&opening, &played).await? {
                 Committed::Done { tenant_state_bytes } => {
-                    self.publish(messages).await?;
-                    return Ok(Some(Applied {
+                    let applied = Applied {
                         tenant_state_bytes,
                         ..played.applied()
-                    }));
+                    };
+                    self.applied = Some(applied);
+                    self.publish(&played.outbox, messages).await?;
+                    return Ok(self.applied);
                 }
                 Committed::Refused(refused) => {
                     let (bounds, tenant) = (&self.turns.config.bounds, &self.activity.tenant);
                     return Err(bounds.failure(tenant, refused));
                 }
                 Committed::AlreadyApplied(outbox) => {
-                    self.publish(self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }
                 Committed::Conflict => {
@@ -389,7 +423,9 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Ok(self
             .turns
             .outage
-            .ride_out("begin", || self.turns.store.begin(&begin))
+            .ride_out(&self.activity.tenant, Part::Store, || {
+                self.turns.store.begin(&begin)
+            })
             .await?)
     }
 
@@ -432,33 +468,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         }
     }
 
-    /// The messages that an outbox is published as.
-    fn messages(&self, outbox: &[Outbound]) -> Vec<(Headers, Bytes)> {
-        let Activity {
-            env, tenant, key, ..
-        } = self.activity;
-        let message = |(n, message): (usize, &Outbound)| {
-            let body = Bytes::copy_from_slice(message.body.get().as_bytes());
-            (message.all_headers(env, tenant, key, n), body)
-        };
-        outbox.iter().enumerate().map(message).collect()
-    }
-
-    fn check_sizes(&self, messages: &[(Headers, Bytes)]) -> Result<(), TurnError> {
-        let limit = self.turns.publisher.max_message_bytes();
-        for (n, (headers, body)) in messages.iter().enumerate() {
-            let bytes = body.len() + headers.wire_len();
-            if bytes > limit {
-                return Err(TurnError::ReplyTooLarge {
-                    n: n + 1,
-                    bytes,
-                    limit,
-                });
-            }
-        }
-        Ok(())
-    }
-
     async fn commit(&self, opening: &Opening, played: &Played) -> Result<Committed, TurnError> {
         let commit = Commit {
             activity: self.activity,
@@ -474,54 +483,25 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Ok(self
             .turns
             .outage
-            .ride_out("commit", || self.turns.store.commit(&commit))
+            .ride_out(&self.activity.tenant, Part::Store, || {
+                self.turns.store.commit(&commit)
+            })
             .await?)
     }
 
-    /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
-    async fn publish(&mut self, messages: Vec<(Headers, Bytes)>) -> Result<(), TurnError> {
-        let tenant = &self.activity.tenant;
-        self.replies = messages.len();
-        for (n, (headers, body)) in messages.into_iter().enumerate() {
-            let publisher = &self.turns.publisher;
-            let sent = self
-                .turns
-                .outage
-                .ride_out("publish", || {
-                    publisher.publish(Destination::Outbound(tenant), &headers, body.clone())
-                })
-                .await;
-            if let Err(TransportError::TooLarge(reason)) = sent {
-                // COMMIT has checked the size; the server's limit was lowered since. The effects are applied, so the
-                // reply is what is lost, and that must be seen.
-                tracing::error!(
-                    reason,
-                    n,
-                    "a stored reply does not fit into a message any more and was dropped"
-                );
-            }
-        }
-        if self.replies > 0 {
-            self.note_published().await;
-        }
-        Ok(())
-    }
-
-    /// Notes that the replies are out, before the delivery is settled. A copy of the activity may come when the stream no
-    /// longer recognises the replies, and must then find nothing to publish.
-    async fn note_published(&self) {
-        let store = &self.turns.store;
-        let note = || store.published(self.activity);
-        if let Err(error) = self.turns.outage.ride_out("published", note).await {
-            tracing::error!(error = %error, "the outbox of a published turn stays until it expires");
-        }
-    }
-
-    /// A lease that cannot be given up expires by itself.
+    /// A lease that cannot be given up expires by itself. While the tenant's dead letters are refused, a flow that reaches
+    /// nothing outside fails again at each probe; that is one attempt, so that its dead letter has its own reason in the end.
     async fn give_up_lease(&self) {
-        if self.exclusive
-            && let Err(error) = self.turns.store.release(self.activity, self.token()).await
-        {
+        if !self.exclusive {
+            return;
+        }
+        let (turns, tenant) = (self.turns, &self.activity.tenant);
+        let is_probe = turns.outage.is_refused(tenant, Part::DeadLetters) && !self.reaches_out;
+        let given_up = match is_probe {
+            true => turns.store.withdraw(self.activity, self.token()).await,
+            false => turns.store.release(self.activity, self.token()).await,
+        };
+        if let Err(error) = given_up {
             tracing::debug!(error = %error, "the lease stays until it expires");
         }
     }

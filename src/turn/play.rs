@@ -171,7 +171,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let mut event = Event::Activity(Arc::clone(&self.activity.payload));
         loop {
             match self.advance(run, next, event).await? {
-                Step::Suspended(wait, effects) => return Ok((Some(wait), effects)),
+                Step::Suspended(wait, effects) => return Ok((Some(*wait), effects)),
                 Step::Finished(effects) => return Ok((None, effects)),
                 Step::Paused(paused) => {
                     next = paused;

@@ -60,6 +60,7 @@ impl Origin<'_> {
         let content = Content::of(reply.payload);
         let envelope = Envelope::new(self.activity, id, content, correlation);
         Ok(Outbound {
+            position: None,
             headers: OutboundHeaders {
                 pack: self.pack,
                 flow: reply.flow,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Attempt;
 use super::compute::LARGE;
 use super::failure::TurnError;
+use super::outage::Part;
 use crate::budget::DECODED_FACTOR;
 use crate::flow::Program;
 use crate::model::{
@@ -120,7 +121,10 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     ) -> Result<StoredState, StoreError> {
         let store = &self.turns.store;
         let read = || store.read_state(self.activity, slot, max_bytes);
-        self.turns.outage.ride_out("read state", read).await
+        self.turns
+            .outage
+            .ride_out(&self.activity.tenant, Part::Store, read)
+            .await
     }
 }
 

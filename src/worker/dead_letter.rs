@@ -10,12 +10,21 @@ use time::OffsetDateTime;
 const MAX_REASON: usize = 1_024;
 
 /// What only a dead letter has. A provider that sends such a header says nothing of ours by it.
-const REASON: [&str; 3] = [header::ERROR_CODE, header::ERROR, header::ATTEMPTS];
+const REASON: [&str; 6] = [
+    header::ERROR_CODE,
+    header::ERROR,
+    header::ATTEMPTS,
+    header::BODY_BYTES,
+    header::BODY_SHA256,
+    header::HEADERS_CUT,
+];
 
 /// The original headers, with the reason beside them. The original `Nats-Msg-Id` gives way to the dead letter's own; it
-/// stays as the idempotency key, so that a replay is the same activity.
+/// stays as the idempotency key, so that a replay is the same activity. `stored` is the time at which the stream stored the
+/// message, in nanoseconds.
 pub fn headers(
     message: &InboundMessage,
+    stored: Option<u64>,
     activity: Option<&Activity>,
     rejection: &Rejection,
 ) -> Headers {
@@ -27,7 +36,7 @@ pub fn headers(
             .or_else(|| key_from_headers(&message.headers));
         headers.push(
             header::MSG_ID,
-            dead_letter_id(&message.tenant, key.as_ref(), sequence),
+            dead_letter_id(&message.tenant, key.as_ref(), (sequence, stored)),
         );
     }
     headers.push(header::ERROR_CODE, rejection.error.code());
@@ -52,6 +61,14 @@ pub fn replayed(dead: &Headers, body: &[u8], sequence: u64, stored: OffsetDateTi
         let nanos = stored.unix_timestamp_nanos();
         headers.push(header::MSG_ID, format!("replay-{sequence}-{nanos}"));
     }
+    headers
+}
+
+/// The headers under which a reply is published again that the stream of replies did not take.
+pub fn replayed_reply(dead: &Headers, sequence: u64, stored: OffsetDateTime) -> Headers {
+    let mut headers = without_reason(dead);
+    let nanos = stored.unix_timestamp_nanos();
+    headers.push(header::MSG_ID, format!("replay-{sequence}-{nanos}"));
     headers
 }
 
@@ -130,9 +147,10 @@ mod tests {
             sequence: Some(7),
         };
         let error = TurnError::Panicked("a\nb".to_owned() + &"é".repeat(MAX_REASON));
-        let headers = headers(&message, None, &Rejection { error, attempts: 3 });
+        let rejection = Rejection { error, attempts: 3 };
+        let headers = headers(&message, Some(99), None, &rejection);
         assert_eq!(headers.get(header::IDEMPOTENCY_KEY), Some("m1"));
-        assert_eq!(headers.get(header::MSG_ID), Some("t:m1:dead:7"));
+        assert_eq!(headers.get(header::MSG_ID), Some("t:m1:dead:7-99"));
         assert_eq!(headers.get("X-Other"), Some("kept"));
         assert_eq!(headers.get(header::ERROR_CODE), Some("panic"));
         assert_eq!(headers.get(header::ATTEMPTS), Some("3"));

@@ -162,6 +162,7 @@ where
                 if !stays {
                     stop.cancel();
                     self.metrics.unserved(tenant);
+                    self.shared.turns.outage.forget(tenant);
                 }
                 stays
             });

@@ -19,6 +19,7 @@ use crate::budget::{DECODED_FACTOR, MemoryKind, TenantMemory};
 use crate::model::TenantId;
 use crate::ports::{Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::TenantMetrics;
+use crate::turn::Part;
 
 /// How long an idle tenant's pull waits for a message before it is asked again.
 pub const IDLE_WAIT: Duration = Duration::from_secs(30);
@@ -150,6 +151,22 @@ where
         unconstrained(emptying).await
     }
 
+    /// Waits until this tenant may be pulled for, whatever it is refused; tells whether it is only to find out if it still is.
+    async fn probe_is_due(&self) -> bool {
+        let outage = &self.shared.turns.outage;
+        let mut refused = false;
+        while let Some(pause) = outage.pause(&self.tenant) {
+            refused = true;
+            if pause.is_zero() {
+                break;
+            }
+            // A refusal is no stall of this worker.
+            self.metrics.waiting();
+            outage.refusal_over(pause.min(BEAT)).await;
+        }
+        refused && outage.pause(&self.tenant).is_some()
+    }
+
     /// Slots for the next pull; none are taken while infrastructure is away.
     async fn reserve(&self, want: usize) -> Option<Reservation> {
         while tokio::time::timeout(BEAT, self.shared.turns.outage.over())
@@ -158,6 +175,9 @@ where
         {
             // Waiting for infrastructure is no stall of this worker: restarting it would not help.
             self.metrics.waiting();
+        }
+        if self.probe_is_due().await {
+            return self.slots.reserve_own().await;
         }
         let admitted = self.memory.admitted(MemoryKind::Messages);
         tokio::pin!(admitted);
@@ -198,7 +218,14 @@ where
             drop(reserved);
             // It came to its end, if not to a good one: a server that is away is no stall of this worker.
             self.metrics.waiting();
-            tracing::warn!(tenant = %self.tenant, error = %error, "a pull failed; asking again");
+            if let TransportError::Refused(refusal) = &error {
+                let outage = &self.shared.turns.outage;
+                // A pull finds out by itself, and the next one waits for longer.
+                let _probe = outage.hold(&self.tenant, None);
+                outage.refuse(&self.tenant, Part::Inbound, refusal);
+            } else {
+                tracing::warn!(tenant = %self.tenant, error = %error, "a pull failed; asking again");
+            }
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pulled.failed = true;
         }
@@ -223,6 +250,8 @@ where
             arrived.lock().push((delivery, claim));
         }
         self.metrics.pulled();
+        let outage = &self.shared.turns.outage;
+        outage.allow(&self.tenant, Part::Inbound);
         Ok(())
     }
 }

@@ -11,13 +11,13 @@ use crate::budget::MemoryCharge;
 use crate::model::Activity;
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
-use crate::turn::{Applied, Disposition, Ended, Rejection, TurnError, apology};
+use crate::turn::{
+    Applied, Disposition, Ended, Part, REPLY_UNDELIVERABLE, Rejection, TurnError, apology,
+};
 
 /// From this delivery on a message is suspected of killing its workers. Suspects run one at a time: a worker that dies of
 /// one takes no attempt from the others, which come again together with it.
 const SUSPECT_DELIVERY: u64 = 3;
-/// How long a message stays away that fits into no dead letter: it stays in the stream until someone raises the limit.
-const UNSTORABLE_PAUSE: Duration = Duration::from_secs(300);
 
 /// An activity that waits for its turn: behind others of its conversation, then for a slot.
 struct Waiting<'a> {
@@ -51,7 +51,7 @@ where
         }
         // Held until the delivery is settled.
         let mut running = None;
-        let (activity, ended) = match read {
+        let (activity, mut ended) = match read {
             Ok((activity, place)) => {
                 let queued = Waiting {
                     activity: &activity,
@@ -71,13 +71,19 @@ where
         let settled = match &ended.disposition {
             Disposition::Ack => delivery.ack().await,
             Disposition::RetryAfter(pause) => delivery.hand_back(*pause).await,
-            Disposition::DeadLetter(rejection) => tokio::select! {
-                biased;
-                // In a box, for it is large and rare, and would make every turn larger.
-                settled = Box::pin(self.put_aside(delivery, activity.as_deref(), rejection)) => settled,
-                // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
-                () = self.hand_back.cancelled() => Ok(()),
-            },
+            Disposition::DeadLetter(rejection) => {
+                let put_aside = tokio::select! {
+                    biased;
+                    // In a box, for it is large and rare, and would make every turn larger.
+                    settled = Box::pin(self.put_aside(delivery, activity.as_deref(), rejection)) => settled,
+                    // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
+                    () = self.hand_back.cancelled() => Ok(false),
+                };
+                if let Ok(false) = put_aside {
+                    ended.disposition = Disposition::RetryAfter(Duration::ZERO);
+                }
+                put_aside.map(drop)
+            }
         };
         // Last, so that no count is ahead of what it counts.
         let outcome = count(metrics, &ended);
@@ -104,6 +110,11 @@ where
         let activity = waiting.activity;
         let turn = async {
             waiting.place.reached().await;
+            let (outage, tenant) = (&self.turns.outage, &activity.tenant);
+            let sequence = delivery.message().sequence;
+            if let Some(pause) = outage.hold(tenant, sequence) {
+                return Ended::held(pause);
+            }
             *running = Some((waiting.claim.acquire().await, metrics.turn_began()));
             let delivered = delivery.delivered();
             let _alone = match delivered >= SUSPECT_DELIVERY {
@@ -111,9 +122,14 @@ where
                 false => None,
             };
             let memory = Some(waiting.memory);
-            self.turns
+            let ended = self
+                .turns
                 .run_within(activity, delivered, span, memory)
-                .await
+                .await;
+            if !matches!(ended.disposition, Disposition::RetryAfter(_)) {
+                outage.unmet(tenant, sequence);
+            }
+            ended
         };
         tokio::pin!(turn);
         let mut told = Instant::now();
@@ -138,43 +154,28 @@ where
         }
     }
 
-    /// Puts a message aside with its reason and settles it. A message is never settled before its dead letter is stored.
+    /// Puts a message aside with its reason and settles it; tells whether it is. A message is never settled before its dead
+    /// letter is stored: where that is refused, it goes back.
     async fn put_aside(
         &self,
         delivery: I::Delivery,
         activity: Option<&Activity>,
         rejection: &Rejection,
-    ) -> Result<(), TransportError> {
-        let code = rejection.error.code();
-        let (error, attempts) = (&rejection.error, rejection.attempts);
-        if error.may_quote() {
-            tracing::error!(
-                code,
-                attempts,
-                "message dead-lettered; the dead letter says why"
-            );
-            tracing::debug!(%error, "why the message was dead-lettered");
-        } else {
-            tracing::error!(code, attempts, %error, "message dead-lettered");
-        }
+    ) -> Result<bool, TransportError> {
         let message = delivery.message();
-        let headers = dead_letter::headers(message, activity, rejection);
-        let (outage, publisher) = (&self.turns.outage, &self.turns.publisher);
-        let to = Destination::DeadLetter(&message.tenant);
-        let stored = outage
-            .ride_out("dead letter", || {
-                publisher.publish(to, &headers, message.body.clone())
-            })
-            .await;
-        if let Err(TransportError::TooLarge(reason)) = stored {
-            tracing::error!(
-                reason,
-                "the message fits into no dead letter and stays in the stream; raise max_payload"
-            );
-            return delivery.hand_back(UNSTORABLE_PAUSE).await;
+        let headers = dead_letter::headers(message, delivery.stored(), activity, rejection);
+        let (turns, tenant) = (&self.turns, &message.tenant);
+        if turns
+            .dead_letter(tenant, &headers, &message.body)
+            .await
+            .is_err()
+        {
+            let pause = turns.outage.away_for(tenant);
+            return delivery.hand_back(pause).await.map(|()| false);
         }
+        say_dead_lettered(rejection);
         self.apologise(activity).await;
-        delivery.ack().await
+        delivery.ack().await.map(|()| true)
     }
 
     /// Tells the user, if the settings want it, under an id that makes a second copy impossible.
@@ -186,16 +187,30 @@ where
             Ok(message) => message,
             Err(error) => return tracing::error!(error = %error, "the apology cannot be written"),
         };
-        let to = Destination::Outbound(&activity.tenant);
-        let publisher = &self.turns.publisher;
-        let sent = self
-            .turns
-            .outage
-            .ride_out("apology", || publisher.publish(to, &headers, body.clone()))
-            .await;
+        let tenant = &activity.tenant;
+        let (to, publisher) = (Destination::Outbound(tenant), &self.turns.publisher);
+        let publish = || publisher.publish(to, &headers, body.clone());
+        let outage = &self.turns.outage;
+        let sent = outage.ride_out(tenant, Part::Outbound, publish).await;
         if let Err(error) = sent {
             tracing::error!(error = %error, "the apology was not sent");
         }
+    }
+}
+
+/// Tells of a message that is in the dead letters now.
+fn say_dead_lettered(rejection: &Rejection) {
+    let code = rejection.error.code();
+    let (error, attempts) = (&rejection.error, rejection.attempts);
+    if error.may_quote() {
+        tracing::error!(
+            code,
+            attempts,
+            "message dead-lettered; the dead letter says why"
+        );
+        tracing::debug!(%error, "why the message was dead-lettered");
+    } else {
+        tracing::error!(code, attempts, %error, "message dead-lettered");
     }
 }
 
@@ -208,6 +223,18 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
         metrics.lease_conflict();
     }
     metrics.replied(ended.replies);
+    for _ in 0..ended.undelivered {
+        metrics.dead_letter(REPLY_UNDELIVERABLE);
+    }
+    if let Some(Applied { resumed: true, .. }) = ended.applied {
+        metrics.wait_resumed();
+    }
+    if let Some(bytes) = ended.applied.and_then(|applied| applied.tenant_state_bytes) {
+        metrics.state_bytes(bytes);
+    }
+    if let Some(Applied { parked: true, .. }) = ended.applied {
+        metrics.wait_parked();
+    }
     match (&ended.disposition, ended.applied) {
         (Disposition::RetryAfter(_), _) => telemetry::Outcome::Retried,
         (Disposition::DeadLetter(rejection), _) => {
@@ -215,23 +242,7 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
             telemetry::Outcome::DeadLettered
         }
         (Disposition::Ack, None) => telemetry::Outcome::Duplicate,
-        (Disposition::Ack, Some(applied)) => {
-            let Applied {
-                resumed,
-                parked,
-                tenant_state_bytes,
-            } = applied;
-            if let Some(bytes) = tenant_state_bytes {
-                metrics.state_bytes(bytes);
-            }
-            if resumed {
-                metrics.wait_resumed();
-            }
-            if parked {
-                metrics.wait_parked();
-                return telemetry::Outcome::Parked;
-            }
-            telemetry::Outcome::Finished
-        }
+        (Disposition::Ack, Some(Applied { parked: true, .. })) => telemetry::Outcome::Parked,
+        (Disposition::Ack, Some(_)) => telemetry::Outcome::Finished,
     }
 }

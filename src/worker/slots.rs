@@ -65,6 +65,17 @@ impl Slots {
         })
     }
 
+    /// Takes the tenant's own slot, and waits for it: none of the shared ones is for a tenant that is refused.
+    pub async fn reserve_own(&self) -> Option<Reservation> {
+        let tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
+        let own = Arc::clone(&self.own).acquire_owned().await.ok()?;
+        Some(Reservation {
+            slots: self.clone(),
+            tenant,
+            held: Some(own),
+        })
+    }
+
     /// Waits for one slot, in turn with the other tenants, and takes up to `max` of what is free then.
     pub async fn reserve(&self, max: usize) -> Option<Reservation> {
         let mut tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
@@ -194,6 +205,17 @@ mod tests {
         assert!(now(limited.listen()).is_none());
         drop(listening);
         assert!(now(limited.listen()).is_some());
+    }
+
+    #[test]
+    fn a_tenant_that_is_refused_takes_its_own_slot_only() {
+        let shared = Arc::new(Semaphore::new(10));
+        let refused = Slots::new(&shared, 8, 0);
+        let probe = now(refused.reserve_own()).unwrap();
+        assert_eq!((probe.len(), shared.available_permits()), (1, 10));
+        assert!(now(refused.reserve_own()).is_none(), "one at a time");
+        drop(probe);
+        assert!(now(refused.reserve_own()).is_some());
     }
 
     #[test]

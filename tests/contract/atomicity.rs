@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use greentic_worker::model::Activity;
-use greentic_worker::ports::{Claim, Committed, TurnStore};
+use greentic_worker::model::{Activity, Outbound};
+use greentic_worker::ports::{Begun, Claim, Committed, TurnStore};
 
 use super::talk::{
-    LEASE, Talk, Turn, WAIT, applied, bodies, exclusive, found, ready, slot, stored,
+    LEASE, Talk, Turn, WAIT, applied, begin, bodies, exclusive, found, ready, reply, slot, stored,
 };
 use super::{Backend, DEDUPE_WINDOW};
 
@@ -174,6 +174,37 @@ pub async fn a_published_outbox_is_empty(backend: &impl Backend) {
     backend.store().published(&activity).await.unwrap();
     assert_eq!(applied(backend, &activity).await, Some(vec![]));
     check_already_applied(turn.commit(backend, &activity).await, &[]);
+}
+
+pub async fn an_outbox_that_is_published_in_part_holds_the_rest(backend: &impl Backend) {
+    let activity = Talk::of(backend).says("1");
+    let turn = drafts(backend, &activity).await.replies("hi");
+    turn.done(backend, &activity).await;
+    let rest = Outbound {
+        position: Some(1),
+        ..reply("rest")
+    };
+    let rest = [rest];
+    backend
+        .store()
+        .published_but(&activity, &rest)
+        .await
+        .unwrap();
+    let begun = begin(backend, &activity, Claim::Optimistic).await;
+    let Begun::Applied(found) = begun else {
+        panic!("{begun:?}")
+    };
+    let positions: Vec<_> = found.iter().map(|reply| reply.position).collect();
+    assert_eq!(positions, [Some(1)]);
+    assert_eq!(found[0].body.get(), rest[0].body.get());
+    // It lasts no longer for that, and nothing is applied by it.
+    backend.pass(DEDUPE_WINDOW + LEASE).await;
+    backend
+        .store()
+        .published_but(&activity, &rest)
+        .await
+        .unwrap();
+    assert_eq!(applied(backend, &activity).await, None);
 }
 
 pub async fn an_applied_activity_is_forgotten_after_the_window(backend: &impl Backend) {

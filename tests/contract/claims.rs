@@ -58,6 +58,22 @@ pub async fn attempts_are_counted_for_each_activity(backend: &impl Backend) {
     }
 }
 
+pub async fn an_attempt_that_is_withdrawn_does_not_count(backend: &impl Backend) {
+    let talk = Talk::of(backend);
+    let activity = talk.says("1");
+    for _ in 0..3 {
+        let opening = ready(backend, &activity, exclusive("me")).await;
+        assert_eq!(opening.claims, 1);
+        // Only its holder's.
+        backend.store().withdraw(&activity, "you").await.unwrap();
+        assert!(busy(backend, &talk.says("2"), exclusive("you")).await);
+        backend.store().withdraw(&activity, "me").await.unwrap();
+        // Once only.
+        backend.store().withdraw(&activity, "me").await.unwrap();
+    }
+    ready(backend, &talk.says("2"), exclusive("you")).await;
+}
+
 pub async fn attempts_are_counted_across_expired_leases(backend: &impl Backend) {
     let activity = Talk::of(backend).says("1");
     for expected in 1..4 {

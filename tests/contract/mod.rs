@@ -72,6 +72,7 @@ macro_rules! turn_store_contract {
             a_commit_whose_answer_was_lost_finds_itself
             an_applied_activity_hands_back_its_outbox
             a_published_outbox_is_empty
+            an_outbox_that_is_published_in_part_holds_the_rest
             an_applied_activity_is_forgotten_after_the_window
             publishing_does_not_prolong_the_memory_of_an_activity
             publishing_does_not_apply_what_was_not
@@ -80,6 +81,7 @@ macro_rules! turn_store_contract {
             a_lease_covers_its_conversation_only
             the_holder_may_ask_again_and_is_counted_once
             attempts_are_counted_for_each_activity
+            an_attempt_that_is_withdrawn_does_not_count
             attempts_are_counted_across_expired_leases
             attempts_are_forgotten_after_the_window
             an_optimistic_turn_takes_and_counts_nothing

@@ -375,6 +375,7 @@ pub fn slot(key: &str) -> StateSlot {
 pub fn reply(text: &str) -> Outbound {
     let body = serde_json::value::RawValue::from_string(format!("{{ \"text\" :\"{text}\"}}"));
     Outbound {
+        position: None,
         headers: OutboundHeaders {
             pack: pack("p"),
             flow: FlowId::new("main").unwrap(),

@@ -53,7 +53,7 @@ proptest! {
         }
         let dead: HashSet<_> = activities
             .iter()
-            .flat_map(|(tenant, key)| (1..=2).map(move |n| dead_letter_id(tenant, Some(key), n)))
+            .flat_map(|(tenant, key)| (1..=2).map(move |n| dead_letter_id(tenant, Some(key), (n, None))))
             .collect();
         prop_assert_eq!(dead.len(), activities.len() * 2);
     }
@@ -99,7 +99,7 @@ proptest! {
             error: greentic_worker::turn::TurnError::ReplyScopeMissing,
             attempts: 1,
         };
-        let dead = dead_letter::headers(&message(&original), Some(&first), &rejection);
+        let dead = dead_letter::headers(&message(&original), None, Some(&first), &rejection);
         let replay = dead_letter::replayed(&dead, body.as_bytes(), 1, OffsetDateTime::UNIX_EPOCH);
         let again = greentic_worker::model::decode(&message(&replay), &env).unwrap();
         prop_assert_eq!(again.key, first.key);

@@ -22,14 +22,14 @@ async fn deadletters(nats: &str, args: &[&str], env: &[(&str, &str)]) -> Output 
 }
 
 /// Runs it to its success; what it printed.
-async fn well(nats: &str, args: &[&str]) -> String {
+pub async fn well(nats: &str, args: &[&str]) -> String {
     let output = deadletters(nats, args, &[]).await;
     assert!(output.status.success(), "{args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs it to its failure; its exit code and what it complained of.
-async fn fails(nats: &str, args: &[&str]) -> (i32, String) {
+pub async fn fails(nats: &str, args: &[&str]) -> (i32, String) {
     fails_as(nats, args, &[]).await
 }
 

@@ -10,6 +10,7 @@
 mod bounded_memory;
 mod bounded_steps;
 mod bounds;
+mod check;
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 #[path = "../support/components.rs"]
 mod components;
@@ -31,8 +32,10 @@ mod nats;
 mod operations;
 mod outages;
 mod poison;
+mod refusals;
 mod reload;
 mod starting;
 mod tenants;
 mod traffic;
 mod turn_store;
+mod unserved;

@@ -68,7 +68,11 @@ async fn what_a_busy_worker_finds_waiting_is_answered_in_order() {
     let worker = WorkerProcess::start(&servers, &tenant).await;
     let mut provider = Provider::connect(&servers, &tenant).await;
     for round in 0..10 {
-        let others = (0..OTHERS).map(|n| Message::new(&format!("other{round}-{n}"), "hi"));
+        // Each of its own: one user may have only so many open waits.
+        let others = (0..OTHERS).map(|n| {
+            let user = format!("user{round}-{n}");
+            Message::new(&format!("other{round}-{n}"), "hi").from(&user)
+        });
         provider.flood(others).await;
         provider.expect_replies(OTHERS).await;
         // It stands still before its pulls are over, and finds all of these when it goes on.

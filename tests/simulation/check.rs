@@ -1,6 +1,7 @@
 //! What must hold after a run, told from outside.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use greentic_worker::model::{Activity, HashedScope, IdempotencyKey, Outbound, TenantId, header};
 use greentic_worker::ports::{Begin, Begun, Claim, TurnStore};
@@ -23,6 +24,9 @@ pub struct Findings<'a> {
 
 type Name = (TenantId, IdempotencyKey);
 
+/// How long an answer may take where nothing goes wrong, several messages of a conversation at once included.
+const NOTICEABLE: Duration = Duration::from_secs(2);
+
 impl<'a> Findings<'a> {
     pub async fn of(outcome: &'a Outcome) -> Vec<String> {
         let mut findings = Self {
@@ -38,6 +42,7 @@ impl<'a> Findings<'a> {
         findings.dead_letters_are_right();
         findings.replies_are_those_committed();
         findings.order_is_kept();
+        findings.a_refusal_delays_nobody_else();
         findings.equals_a_serial_run().await;
         findings.wrong
     }
@@ -90,6 +95,17 @@ impl<'a> Findings<'a> {
         }
         self.expect(applied.is_empty(), || {
             format!("applied, though never sent: {applied:?}")
+        });
+    }
+
+    /// A tenant that is refused something is nothing that another one notices.
+    fn a_refusal_delays_nobody_else(&mut self) {
+        let world = &self.outcome.world;
+        let (refused, slowest) = (world.plan.refused, world.slowest());
+        self.expect(refused.is_none() || slowest <= NOTICEABLE, || {
+            format!(
+                "a tenant waited {slowest:?} for an answer, beside one that is refused {refused:?}"
+            )
         });
     }
 

@@ -125,6 +125,18 @@ fn poison_costs_only_itself() {
     }
 }
 
+/// A fault of one tenant delays no other tenant beyond its own slots.
+#[test]
+fn a_refused_tenant_delays_nobody_and_loses_nothing() {
+    let mut refused = 0;
+    for seed in 0..60 {
+        let again = "cargo test --test simulation a_refused_tenant_delays_nobody_and_loses_nothing";
+        let tally = check_changed(seed, Plan::refusal, again);
+        refused += u64::from(tally.contains_key("publishes refused"));
+    }
+    assert!(refused > 40, "{refused} of 60 seeds had a refusal");
+}
+
 /// What the faults are for does happen.
 #[test]
 fn the_seeds_are_not_idle() {

@@ -9,12 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use greentic_worker::model::{Headers, InboundMessage, TenantId, header};
-use greentic_worker::ports::{Delivery, Destination, Inbound, Publisher, TransportError};
+use greentic_worker::ports::{
+    Delivery, Destination, Inbound, Publisher, Refusal, RefusalReason, TransportError,
+};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::process::{Away, Process};
-use super::world::{ACK_WAIT, DUPLICATE_WINDOW, World, locked};
+use super::world::{ACK_WAIT, DUPLICATE_WINDOW, Refused, World, locked};
 
 /// The servers, the same for all workers and providers.
 pub struct Net {
@@ -157,6 +159,26 @@ impl Net {
         }
         drop(streams);
         self.arrived.notify_waiters();
+    }
+
+    /// Stores a message, or refuses it.
+    fn take_in(&self, dead_letter: bool, message: Published) -> Result<(), TransportError> {
+        let id = message.header(header::MSG_ID);
+        let is_refused = match self.world.refuses(message.tenant.as_str()) {
+            None => false,
+            Some(Refused::Everything) => true,
+            Some(Refused::LaterReplies) => !dead_letter && !id.ends_with(":0"),
+        };
+        if is_refused {
+            self.world.count("publishes refused");
+            self.world.note(format!("{id} is refused"));
+            return Err(TransportError::Refused(Refusal {
+                reason: RefusalReason::Permission,
+                detail: "as the plan says".to_owned(),
+            }));
+        }
+        self.store(dead_letter, message);
+        Ok(())
     }
 
     fn store(&self, dead_letter: bool, message: Published) {
@@ -351,12 +373,12 @@ impl Publisher for NetPort {
         );
         let stored = self
             .process
-            .request(call, move || net.store(dead_letter, message))
+            .request(call, move || net.take_in(dead_letter, message))
             .await;
-        stored.map_err(away)
+        stored.map_err(away)?
     }
 
-    fn max_message_bytes(&self) -> usize {
+    fn max_message_bytes(&self, _: Destination<'_>) -> usize {
         1024 * 1024
     }
 }

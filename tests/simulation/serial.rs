@@ -166,7 +166,7 @@ impl Publisher for Nowhere {
         Ok(())
     }
 
-    fn max_message_bytes(&self) -> usize {
+    fn max_message_bytes(&self, _: Destination<'_>) -> usize {
         1024 * 1024
     }
 }

@@ -207,6 +207,22 @@ impl<C: Clock> Store<C> {
         at_once(self.memory.release(activity, token))
     }
 
+    /// A turn that was refused something takes its claim back.
+    fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let name = (activity.tenant.clone(), activity.key.clone());
+        let is_ours = {
+            let leases = locked(&self.leases);
+            let lease = leases.get(&conversation(activity));
+            lease.is_some_and(|lease| lease.token == token)
+        };
+        if is_ours && let Some(claims) = locked(&self.claims).get_mut(&name) {
+            claims.count = claims.count.saturating_sub(1);
+        }
+        let withdrawn = at_once(self.memory.withdraw(activity, token));
+        self.release(activity, token)?;
+        withdrawn
+    }
+
     /// Commits that went through although another turn held the conversation, or a quota was used up.
     pub fn not_allowed(&self) -> Vec<String> {
         locked(&self.not_allowed).clone()
@@ -292,8 +308,20 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
         self.memory.published(activity).await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        self.memory.published_but(activity, rest).await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         self.release(activity, token)
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        self.withdraw(activity, token)
     }
 }
 
@@ -412,9 +440,27 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
         .await
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let (activity, rest) = (activity.clone(), rest.to_vec());
+        self.call("published in part", move |store| {
+            at_once(store.memory.published_but(&activity, &rest))
+        })
+        .await
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let (activity, token) = (activity.clone(), token.to_owned());
         self.call("release", move |store| store.release(&activity, &token))
+            .await
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let (activity, token) = (activity.clone(), token.to_owned());
+        self.call("withdraw", move |store| store.withdraw(&activity, &token))
             .await
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use greentic_worker::model::{Headers, IdempotencyKey, TenantId, header};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::net::{Net, Published};
 use super::world::{World, locked};
@@ -69,6 +69,7 @@ impl Talk {
             let after = self.answered(&said);
             let name = format!("{}-{n}", self.number);
             let echo = self.echo();
+            let began = Instant::now();
             let (kind, key) = self.say(&name, &after, echo.clone());
             said.push(key.clone());
             if world.odds(100) {
@@ -81,6 +82,7 @@ impl Talk {
                 if timeout(PATIENCE, answer).await.is_err() {
                     world.note(format!("{} {key:?}: {kind:?} never answered", self.tenant));
                 }
+                world.waited(self.tenant.as_str(), began.elapsed());
             }
         }
     }

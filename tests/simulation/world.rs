@@ -25,6 +25,9 @@ pub const DEDUPE_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// How often a message is tried.
 pub const ATTEMPTS: u32 = 5;
 
+/// The tenant that is refused something, where one is.
+const REFUSED_TENANT: &str = super::flows::TENANTS[1];
+
 /// Everything about a run that follows from its seed.
 pub struct World {
     /// What may go wrong, and how often.
@@ -34,6 +37,8 @@ pub struct World {
     rng: Mutex<Rng>,
     events: Mutex<Vec<String>>,
     tally: Mutex<Tally>,
+    /// The longest that a tenant that is refused nothing has waited for an answer.
+    slowest: Mutex<Duration>,
     ids: AtomicU64,
 }
 
@@ -67,6 +72,17 @@ pub struct Plan {
     pub broken: u32,
     /// Open waits that a user may have.
     pub waits_per_user: u32,
+    /// What the server refuses to one of the tenants for as long as there are faults.
+    pub refused: Option<Refused>,
+}
+
+/// What is refused to the tenant that is refused something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Each publish.
+    Everything,
+    /// Each reply but the first of a turn.
+    LaterReplies,
 }
 
 impl Plan {
@@ -91,8 +107,27 @@ impl Plan {
             users: rng.u64(1..=3),
             tenants: rng.usize(1..=2),
             calm,
+            refused: None,
             waits_per_user: Quotas::default().waits_per_user,
         }
+    }
+
+    /// One of two tenants is refused something, and nothing else goes wrong.
+    pub fn refusal(&mut self) {
+        *self = Self {
+            tenants: 2,
+            calm: false,
+            crash: 0,
+            lost: 0,
+            slow: 0,
+            stall: 0,
+            poison: 0,
+            refused: Some(match self.conversations % 2 {
+                0 => Refused::Everything,
+                _ => Refused::LaterReplies,
+            }),
+            ..self.clone()
+        };
     }
 
     /// One worker, and many messages that kill it; nothing else goes wrong.
@@ -111,6 +146,7 @@ impl Plan {
             overtake: self.overtake,
             poison: 150,
             broken: 0,
+            refused: None,
             waits_per_user: self.waits_per_user,
         };
     }
@@ -127,6 +163,9 @@ impl World {
         fastrand::seed(seed);
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
+        if seed % 16 == 12 {
+            plan.refusal();
+        }
         if seed % 8 == 7 {
             // Fewer than users open.
             plan.waits_per_user = 1;
@@ -139,6 +178,7 @@ impl World {
             rng: Mutex::new(rng),
             events: Mutex::default(),
             tally: Mutex::default(),
+            slowest: Mutex::default(),
             ids: AtomicU64::new(0),
         }
     }
@@ -165,6 +205,24 @@ impl World {
 
     pub fn millis(&self, range: Range<u64>) -> Duration {
         Duration::from_millis(locked(&self.rng).u64(range))
+    }
+
+    /// Whether this is the refused tenant, and something is refused to it now.
+    pub fn refuses(&self, tenant: &str) -> Option<Refused> {
+        let refused = self.plan.refused.filter(|_| tenant == REFUSED_TENANT);
+        refused.filter(|_| self.faults.load(Ordering::Relaxed))
+    }
+
+    /// Notes how long a tenant waited for an answer that is refused nothing.
+    pub fn waited(&self, tenant: &str, time: Duration) {
+        if tenant != REFUSED_TENANT {
+            let mut slowest = locked(&self.slowest);
+            *slowest = time.max(*slowest);
+        }
+    }
+
+    pub fn slowest(&self) -> Duration {
+        *locked(&self.slowest)
     }
 
     /// Adds to the record of events.

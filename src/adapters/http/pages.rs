@@ -98,7 +98,12 @@ impl Pages {
             Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
         };
         let reasons: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();
-        let body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
+        let mut body = serde_json::json!({"ready": reasons.is_empty(), "reasons": reasons});
+        let refused = self.endpoint.health.refusals();
+        if !refused.is_empty() {
+            body["state"] = "degraded".into();
+            body["refused"] = serde_json::json!(refused);
+        }
         with(
             plain(status, format!("{body}\n")),
             CONTENT_TYPE,

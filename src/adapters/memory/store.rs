@@ -177,21 +177,47 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         Ok(())
     }
 
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let (mut tables, _) = self.open()?;
+        if let Some(record) = tables.applied.get_mut(&name(activity)) {
+            record.value = rest.to_vec();
+        }
+        Ok(())
+    }
+
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let (mut tables, _) = self.open()?;
-        let name = lease_name(activity);
-        if tables
-            .leases
-            .get(&name)
-            .is_some_and(|lease| lease.value == token)
+        tables.release(activity, token);
+        Ok(())
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let (mut tables, _) = self.open()?;
+        if tables.release(activity, token)
+            && let Some(claims) = tables.claims.get_mut(&name(activity))
         {
-            tables.leases.remove(&name);
+            claims.value = claims.value.saturating_sub(1);
         }
         Ok(())
     }
 }
 
 impl Tables {
+    /// Frees a lease, but only its holder's; tells whether it did.
+    fn release(&mut self, activity: &Activity, token: &str) -> bool {
+        let name = lease_name(activity);
+        let lease = self.leases.get(&name);
+        let is_ours = lease.is_some_and(|lease| lease.value == token);
+        if is_ours {
+            self.leases.remove(&name);
+        }
+        is_ours
+    }
+
     fn read_all(&self, begin: &Begin<'_>) -> Vec<StoredState> {
         let owner = owner(begin.activity);
         let each = begin.state.iter();

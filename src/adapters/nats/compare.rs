@@ -259,13 +259,22 @@ fn discard(stream: StreamName, wanted: &ServerStream, found: &ServerStream) -> O
     ]
     .into_iter()
     .any(|value| limit(value).is_some());
-    let drops = found.discard == DiscardPolicy::Old && stream != StreamName::Outbound;
-    if !(limited && drops) {
-        return None;
-    }
+    let difference = differs("discard", &wanted.discard, &found.discard)?;
+    let meaning = match (stream, found.discard) {
+        _ if !limited => return None,
+        (StreamName::Outbound, DiscardPolicy::Old) => {
+            "a full stream drops its oldest replies, read or not"
+        }
+        (StreamName::Outbound, DiscardPolicy::New) => {
+            "a full stream refuses replies, and their turns wait"
+        }
+        (StreamName::Inbound | StreamName::DeadLetter, _) => {
+            "a full stream drops messages that nobody has dealt with"
+        }
+    };
     Some(Difference {
-        meaning: "a full stream drops messages that nobody has dealt with",
-        ..differs("discard", &wanted.discard, &found.discard)?
+        meaning,
+        ..difference
     })
 }
 

@@ -24,10 +24,16 @@ pub struct Config {
     pub name: String,
     /// The user, where the server asks for user and password.
     pub user: Option<String>,
+    /// A file that holds the user's name; in place of `user`. All files with credentials are read again at each connect.
+    pub user_file: Option<PathBuf>,
     /// The user's password.
     pub password: Option<Secret>,
+    /// A file that holds the user's password; in place of `password`.
+    pub password_file: Option<PathBuf>,
     /// The token, where the server asks for one.
     pub token: Option<Secret>,
+    /// A file that holds the token; in place of `token`.
+    pub token_file: Option<PathBuf>,
     /// A credentials file (JWT and seed), as `nsc` writes it.
     pub creds_file: Option<PathBuf>,
     /// The seed of an nkey user, `SU...`.
@@ -36,6 +42,16 @@ pub struct Config {
     pub nkey_seed_file: Option<PathBuf>,
     /// TLS. A server that demands TLS gets it whatever is said here.
     pub tls: Tls,
+    /// The beginning of the subjects that answers and pulled messages come to; `_INBOX` unless set. For users that may
+    /// subscribe to inboxes of their own only.
+    pub inbox_prefix: Option<String>,
+    /// The place of JetStream.
+    pub jetstream: JetStream,
+    /// Connect to the servers in `url` only, and not to others of their cluster that they tell of: where those have addresses
+    /// that cannot be reached from here.
+    pub ignore_discovered_servers: bool,
+    /// Try the servers in the order of `url`, and not in a random one.
+    pub retain_servers_order: bool,
     /// How long the start waits for a server; afterwards the worker reconnects for ever.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -61,12 +77,25 @@ pub struct Config {
     /// memory.
     #[serde(with = "humantime_serde")]
     pub duplicate_window: Duration,
+    /// The time between two looks for messages of tenants that nobody serves; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub unserved_every: Duration,
     /// The stream of inbound messages. Whatever an age or size limit drops from it is lost.
     pub inbound: StreamConfig,
     /// The stream of replies. It keeps them for as long as its limits say, whether they were read or not.
-    pub outbound: StreamConfig,
+    pub outbound: OutboundConfig,
     /// The stream of dead letters.
     pub deadletter: StreamConfig,
+}
+
+/// The `nats.jetstream` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JetStream {
+    /// The domain of the JetStream to use, where it is that of another server than the one that the worker connects to.
+    pub domain: Option<String>,
+    /// The beginning of the subjects of its API, where an account imports it under a name of its own; in place of `domain`.
+    pub api_prefix: Option<String>,
 }
 
 /// The `nats.tls` section.
@@ -75,6 +104,8 @@ pub struct Config {
 pub struct Tls {
     /// Refuse a server that does not speak TLS.
     pub required: bool,
+    /// Shake hands before anything else is said, as a server with `handshake_first` wants it.
+    pub handshake_first: bool,
     /// The certificates (PEM) to trust, in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// The worker's own certificate (PEM), for a server that verifies its clients.
@@ -94,9 +125,35 @@ pub struct StreamConfig {
     /// Messages older than this are dropped; none keeps them.
     #[serde(with = "humantime_serde")]
     pub max_age: Option<Duration>,
-    /// The largest size in bytes; none is no limit. A full inbound or dead letter stream takes nothing more; a full
-    /// outbound stream drops its oldest replies.
+    /// The largest size in bytes; none is no limit. A full stream takes nothing more.
     pub max_bytes: Option<u64>,
+}
+
+/// The stream of replies as it is made: as [`StreamConfig`], and what it does when it is full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboundConfig {
+    /// See [`StreamConfig::storage`].
+    pub storage: Storage,
+    /// See [`StreamConfig::replicas`].
+    pub replicas: usize,
+    /// See [`StreamConfig::max_age`].
+    #[serde(with = "humantime_serde")]
+    pub max_age: Option<Duration>,
+    /// The largest size in bytes; none is no limit.
+    pub max_bytes: Option<u64>,
+    /// What a full stream does.
+    pub discard: Discard,
+}
+
+/// What the full stream of replies does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discard {
+    /// It drops its oldest replies, whether they were read or not.
+    Old,
+    /// It takes no reply until there is room: the turns of the tenants that it refuses wait in the inbound stream.
+    New,
 }
 
 /// See [`Config::delivery`].
@@ -135,12 +192,19 @@ impl Default for Config {
             url: "nats://127.0.0.1:4222".to_owned(),
             name: "greentic-worker".to_owned(),
             user: None,
+            user_file: None,
             password: None,
+            password_file: None,
             token: None,
+            token_file: None,
             creds_file: None,
             nkey_seed: None,
             nkey_seed_file: None,
             tls: Tls::default(),
+            inbox_prefix: None,
+            jetstream: JetStream::default(),
+            ignore_discovered_servers: false,
+            retain_servers_order: false,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(5),
@@ -149,12 +213,40 @@ impl Default for Config {
             provision: Provision::On,
             ack_wait: Duration::from_secs(30),
             duplicate_window: Duration::from_secs(10 * 60),
+            unserved_every: Duration::from_secs(30),
             inbound: StreamConfig::default(),
-            outbound: StreamConfig {
-                max_age: Some(Duration::from_secs(7 * 24 * 60 * 60)),
-                ..StreamConfig::default()
-            },
+            outbound: OutboundConfig::default(),
             deadletter: StreamConfig::default(),
+        }
+    }
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        Self {
+            storage: Storage::File,
+            replicas: 1,
+            max_age: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+            max_bytes: None,
+            discard: Discard::Old,
+        }
+    }
+}
+
+impl From<&OutboundConfig> for StreamConfig {
+    fn from(config: &OutboundConfig) -> Self {
+        let OutboundConfig {
+            storage,
+            replicas,
+            max_age,
+            max_bytes,
+            discard: _,
+        } = *config;
+        Self {
+            storage,
+            replicas,
+            max_age,
+            max_bytes,
         }
     }
 }
@@ -172,11 +264,11 @@ impl Default for StreamConfig {
 
 impl Config {
     /// The section of one stream.
-    pub fn stream(&self, stream: StreamName) -> &StreamConfig {
+    pub fn stream(&self, stream: StreamName) -> StreamConfig {
         match stream {
-            StreamName::Inbound => &self.inbound,
-            StreamName::Outbound => &self.outbound,
-            StreamName::DeadLetter => &self.deadletter,
+            StreamName::Inbound => self.inbound.clone(),
+            StreamName::Outbound => (&self.outbound).into(),
+            StreamName::DeadLetter => self.deadletter.clone(),
         }
     }
 
@@ -186,6 +278,20 @@ impl Config {
             .split(',')
             .map(str::trim)
             .filter(|url| !url.is_empty())
+    }
+
+    /// The beginning of the subjects of inboxes.
+    pub(super) fn inbox_prefix(&self) -> &str {
+        self.inbox_prefix.as_deref().unwrap_or("_INBOX")
+    }
+
+    /// The beginning of the subjects of JetStream's API.
+    pub(super) fn api_prefix(&self) -> String {
+        match (&self.jetstream.api_prefix, &self.jetstream.domain) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => "$JS.API".to_owned(),
+        }
     }
 
     /// The name or address and the port of each of these servers.

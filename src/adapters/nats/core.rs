@@ -62,7 +62,7 @@ impl Queues {
         wait: Duration,
     ) -> Result<Pull, Fault> {
         self.link.in_time("pull", self.link.connected()).await?;
-        let lost = self.link.lost();
+        let interrupted = self.link.interrupted(StreamName::Inbound.subject(tenant));
         let queue = self.queue(tenant).await?;
         let end = Box::pin(sleep(wait));
         // Another pull of the tenant that lasts as long has the messages: none is left for this one.
@@ -76,7 +76,7 @@ impl Queues {
             left: max,
             ack_wait: self.ack_wait,
             end,
-            lost: Box::pin(lost),
+            interrupted: Box::pin(interrupted),
         })
     }
 
@@ -130,7 +130,7 @@ pub struct Pull {
     left: usize,
     ack_wait: Duration,
     end: Pin<Box<Sleep>>,
-    lost: Pin<Box<dyn Future<Output = ()> + Send>>,
+    interrupted: Pin<Box<dyn Future<Output = Fault> + Send>>,
 }
 
 impl Stream for Pull {
@@ -149,9 +149,9 @@ impl Stream for Pull {
             }
             return Poll::Ready(Some(delivery));
         }
-        if this.lost.poll_unpin(cx).is_ready() {
+        if let Poll::Ready(fault) = this.interrupted.poll_unpin(cx) {
             this.queue = None;
-            return Poll::Ready(Some(Err(Fault::Lost)));
+            return Poll::Ready(Some(Err(fault)));
         }
         this.end.poll_unpin(cx).map(|()| {
             this.queue = None;

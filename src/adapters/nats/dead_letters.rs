@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::config::Config;
-use super::connect::{self, ConnectError};
+use super::connect;
+use super::connect_error::ConnectError;
 use super::fault::Fault;
 use super::link::Link;
 use super::names::StreamName;
@@ -193,25 +194,25 @@ impl DeadLetters {
         Ok(low)
     }
 
-    /// Publishes to the tenant's inbound subject and waits until it is stored there. A connection that is lost meanwhile is
-    /// waited for: `Nats-Msg-Id` and the idempotency key make a second copy harmless.
+    /// Publishes to the tenant's subject of a stream and waits until it is stored there. A connection that is lost meanwhile
+    /// is waited for: `Nats-Msg-Id` and the idempotency key make a second copy harmless.
     ///
     /// # Errors
     ///
     /// The server gives no answer or refuses the message.
-    pub async fn publish_inbound(
+    pub async fn publish(
         &self,
-        tenant: &TenantId,
+        (stream, tenant): (StreamName, &TenantId),
         headers: &Headers,
         body: Bytes,
     ) -> Result<(), Fault> {
-        let subject = StreamName::Inbound.subject(tenant);
+        let subject = stream.subject(tenant);
         let stored = async {
             loop {
                 self.link.connected().await?;
                 match outbound::store(&self.link, &subject, headers, body.clone()).await {
                     Err(Fault::Lost) => {}
-                    done => return done,
+                    done => return done.map(drop),
                 }
             }
         };

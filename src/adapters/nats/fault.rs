@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, ErrorCode};
 
-use crate::ports::TransportError;
+use crate::ports::{Refusal, RefusalReason, TransportError};
 
 /// What stands behind [`TransportError::Unavailable`] here.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,33 @@ pub enum Fault {
     /// The connection was closed, by us or because the client gave up.
     #[error("the connection to NATS is closed")]
     Closed,
+    /// The account may not publish or subscribe there.
+    #[error("the NATS account may not use {what}: give its user the permission, see docs/nats.md")]
+    Denied {
+        /// The subject.
+        what: String,
+    },
+    /// The server is well, and yet nothing acknowledges what is published there.
+    #[error(
+        "nothing acknowledges {what} within {within:?}, though the server answers: does its stream store that subject and \
+         acknowledge (no_ack)?"
+    )]
+    Silent {
+        /// The subject.
+        what: String,
+        /// For how long an answer was awaited.
+        within: Duration,
+    },
+    /// The stream is full and refuses what is new.
+    #[error("{what} is not stored: {limit} of its stream is reached, and it discards what is new")]
+    Full {
+        /// The subject.
+        what: String,
+        /// Which limit.
+        limit: &'static str,
+        /// It is this subject's limit only.
+        of_subject: bool,
+    },
     /// The server did not answer.
     #[error(
         "no answer to {what} within {within:?}; where the server is well, the account may lack a permission"
@@ -93,17 +120,89 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Why this concerns what was asked for and not the server; none where the server is away.
+    fn refused(&self) -> Option<RefusalReason> {
+        Some(match self {
+            Self::Denied { .. } => RefusalReason::Permission,
+            Self::Silent { .. } => RefusalReason::NoAnswer,
+            Self::Missing { .. } => RefusalReason::Missing,
+            Self::Full { of_subject, .. } => match of_subject {
+                true => RefusalReason::SubjectFull,
+                false => RefusalReason::StreamFull,
+            },
+            Self::NoSubject(_) => RefusalReason::Other,
+            Self::Refused { error, .. } => return refused_for(error.error_code()),
+            Self::Disconnected
+            | Self::Lost
+            | Self::Closed
+            | Self::Unanswered { .. }
+            | Self::NoResponders { .. }
+            | Self::Unreadable { .. }
+            | Self::Stalled(_)
+            | Self::PullEnded { .. }
+            | Self::TooLarge(_)
+            | Self::Client(_) => return None,
+        })
+    }
+
+    /// Whether this concerns what was asked for and not the server.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.refused().is_some()
+    }
+
+    fn is_too_large(&self) -> bool {
+        let code = self.code();
+        matches!(self, Self::TooLarge(_))
+            || code == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
+            || code == Some(ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM)
+    }
+}
+
+/// What JetStream's refusal is; none where JetStream as a whole is away.
+fn refused_for(code: ErrorCode) -> Option<RefusalReason> {
+    Some(match code {
+        ErrorCode::CLUSTER_NOT_AVAILABLE
+        | ErrorCode::CLUSTER_INCOMPLETE
+        | ErrorCode::CLUSTER_NOT_ACTIVE
+        | ErrorCode::CLUSTER_NOT_LEADER
+        | ErrorCode::CLUSTER_NOT_ASSIGNED
+        | ErrorCode::STREAM_OFFLINE
+        | ErrorCode::STREAM_OFFLINE_REASON
+        | ErrorCode::CONSUMER_OFFLINE
+        | ErrorCode::CONSUMER_OFFLINE_REASON
+        | ErrorCode::JETSTREAM_NOT_ENABLED
+        | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => return None,
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::INSUFFICIENT_RESOURCES
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+        | ErrorCode::MAXIMUM_CONSUMERS_LIMIT
+        | ErrorCode::MAXIMUM_STREAMS_LIMIT
+        | ErrorCode::STREAM_MAX_BYTES_REQUIRED
+        | ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED
+        | ErrorCode::CLUSTER_NO_PEERS
+        | ErrorCode::NO_LIMITS => RefusalReason::AccountLimit,
+        ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND => RefusalReason::Missing,
+        ErrorCode::STREAM_SEALED
+        | ErrorCode::STREAM_INVALID_CONFIG
+        | ErrorCode::STREAM_SUBJECT_OVERLAP
+        | ErrorCode::STREAM_NAME_EXIST => RefusalReason::StreamConfig,
+        _ => RefusalReason::Other,
+    })
+}
+
 impl From<Fault> for TransportError {
     fn from(fault: Fault) -> Self {
-        let too_large = matches!(fault, Fault::TooLarge(_))
-            || fault.code().is_some_and(|code| {
-                code == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
-                    || code == ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM
-            });
-        if too_large {
-            Self::TooLarge(fault.to_string())
-        } else {
-            Self::Unavailable(Box::new(fault))
+        if fault.is_too_large() {
+            return Self::TooLarge(fault.to_string());
+        }
+        match fault.refused() {
+            Some(reason) => Self::Refused(Refusal {
+                reason,
+                detail: fault.to_string(),
+            }),
+            None => Self::Unavailable(Box::new(fault)),
         }
     }
 }

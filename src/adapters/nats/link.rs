@@ -1,5 +1,6 @@
 //! One connection, shared by everything here: what is known of its state, and the ways to send on it.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::config::Config;
 use super::fault::Fault;
 
 /// How often to look for a connection besides waiting for the event, which the client drops when there are too many.
@@ -29,6 +31,8 @@ pub(super) struct Link {
     live: RwLock<Arc<Live>>,
     closing: AtomicBool,
     request_timeout: Duration,
+    /// The beginning of the subjects of JetStream's API, such as `$JS.API`.
+    api: String,
 }
 
 /// A client with what is known of it. It reconnects by itself; only if it breaks down there is another one after it.
@@ -38,13 +42,40 @@ pub(super) struct Live {
     pub(super) changes: watch::Receiver<Changes>,
 }
 
+/// The most subjects whose denials are kept: those of the worker's tenants are far fewer.
+const MAX_DENIED: usize = 16 * 1024;
+
 /// What the client reported so far. Only differences matter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
     /// How often it connected.
     pub(super) connected: u64,
     /// How often it lost the connection.
     pub(super) lost: u64,
+    /// How often the server has said that we may not publish or subscribe to a subject.
+    denied: HashMap<String, u64>,
+    /// The inboxes that answers would come to, where the server has denied them on the connection that there is.
+    pub(super) inbox_denied: Option<String>,
+}
+
+impl Changes {
+    /// Notes that the server denies this subject; whether it is the first time.
+    pub(super) fn deny(&mut self, subject: &str) -> bool {
+        if self.denied.len() >= MAX_DENIED {
+            self.denied.clear();
+        }
+        let times = self.denied.entry(subject.to_owned()).or_default();
+        *times += 1;
+        *times == 1
+    }
+
+    fn denials(&self, subject: &str) -> u64 {
+        // Empty as a rule, and then nothing is hashed.
+        match self.denied.is_empty() {
+            true => 0,
+            false => self.denied.get(subject).copied().unwrap_or_default(),
+        }
+    }
 }
 
 impl Live {
@@ -61,12 +92,13 @@ impl Live {
 }
 
 impl Link {
-    pub(super) fn new(live: Live, request_timeout: Duration) -> Self {
+    pub(super) fn new(live: Live, config: &Config) -> Self {
         Self {
             tasks: TaskTracker::new(),
             live: RwLock::new(Arc::new(live)),
             closing: AtomicBool::new(false),
-            request_timeout,
+            request_timeout: config.request_timeout,
+            api: config.api_prefix(),
         }
     }
 
@@ -124,14 +156,44 @@ impl Link {
         Ok(())
     }
 
-    /// A future that is ready when the connection that is there now is lost.
-    pub(super) fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// A future that is ready when the connection that is there now is lost, or the server denies what is about to be sent to
+    /// this subject: it gives no other answer to that.
+    pub(super) fn interrupted<S: AsRef<str> + Send + Sync>(
+        &self,
+        subject: S,
+    ) -> impl Future<Output = Fault> + Send + use<S> {
         let mut changes = self.live().changes.clone();
-        let seen = changes.borrow().lost;
+        let (lost, denied) = {
+            let seen = changes.borrow();
+            (seen.lost, seen.denials(subject.as_ref()))
+        };
         async move {
+            let news = |now: &Changes| {
+                now.lost != lost
+                    || now.inbox_denied.is_some()
+                    || now.denials(subject.as_ref()) != denied
+            };
             // An error means that the client is gone, and the connection with it.
-            let _gone = changes.wait_for(|now| now.lost != seen).await;
+            match changes.wait_for(news).await {
+                Ok(now) if now.lost == lost && now.inbox_denied.is_some() => Fault::Denied {
+                    what: now.inbox_denied.clone().unwrap_or_default(),
+                },
+                Ok(now) if now.lost == lost => Fault::Denied {
+                    what: subject.as_ref().to_owned(),
+                },
+                Ok(_) | Err(_) => Fault::Lost,
+            }
         }
+    }
+
+    /// How long an answer is awaited.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// Tells a connection on which no answer can arrive.
+    pub(super) fn inbox_denied(&self) -> bool {
+        self.live().changes.borrow().inbox_denied.is_some()
     }
 
     /// Does something within the time for a request. `what` names it.
@@ -198,10 +260,10 @@ impl Link {
             timeout: Some(None),
             inbox: None,
         };
-        let (live, lost) = (self.live(), self.lost());
+        let (live, interrupted) = (self.live(), self.interrupted(subject));
         let answer = tokio::select! {
             answer = live.client.send_request(subject.to_owned(), request) => answer,
-            () = lost => return Err(Fault::Lost),
+            fault = interrupted => return Err(fault),
         };
         answer.map_err(|error| match error.kind() {
             RequestErrorKind::MaxPayloadExceeded => Fault::TooLarge(error.to_string()),
@@ -212,6 +274,11 @@ impl Link {
             | RequestErrorKind::InvalidSubject
             | RequestErrorKind::Other => Fault::Client(Box::new(error)),
         })
+    }
+
+    /// The subject of a request to JetStream's API.
+    pub(super) fn api_subject(&self, method: &str) -> String {
+        [&self.api, ".", method].concat()
     }
 
     /// Asks JetStream's API, e.g. `STREAM.INFO.X`, within the time for a request.
@@ -225,7 +292,7 @@ impl Link {
             error,
         };
         let payload = serde_json::to_vec(payload).map_err(unreadable)?;
-        let subject = format!("$JS.API.{method}");
+        let subject = self.api_subject(method);
         let answer = self
             .in_time(method, async {
                 self.connected().await?;

@@ -1,30 +1,42 @@
 //! Messages over NATS: pulled from and published to JetStream, or plain NATS where there is no JetStream.
 //!
 //! - [`config`]: the settings. [`names`]: every name on the server.
-//! - `connect`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
-//! - `topology`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
+//! - `connect`, `connect_error`, `credentials`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
+//! - `rights`, `advice`: what the account must allow, and what to do where it does not.
+//! - `topology`, `stream_state`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
-//! - `outbound`, `headers`: publishing. `unreadable`: messages that would cost us the connection.
+//! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
+//!   the connection.
+//! - `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
 //! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
 
+mod advice;
 mod commands;
 mod compare;
 pub mod config;
 mod connect;
+mod connect_error;
 mod core;
+mod credentials;
 pub mod dead_letters;
+mod drops;
 mod fault;
 mod headers;
 mod link;
 pub mod names;
 mod outbound;
 mod pull;
+mod rights;
 mod stored;
+mod stream_state;
+mod survey;
 mod topology;
 mod unreadable;
+mod unserved;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,12 +45,15 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::timeout;
 
 pub use config::Config;
-pub use connect::ConnectError;
+pub use connect_error::ConnectError;
 pub use fault::Fault;
+pub use survey::{ConsumerSurvey, StreamSurvey, Survey};
+pub use unserved::{Search, Unserved};
 
 use crate::model::{Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
 use config::DeliveryMode;
+use drops::Dropped;
 use link::Link;
 use outbound::Outbound;
 use stored::Consumers;
@@ -56,6 +71,7 @@ enum Delivering {
         topology: Arc<Topology>,
         consumers: Consumers,
         outbound: Arc<Outbound>,
+        dropped: Dropped,
     },
     Core(core::Queues),
 }
@@ -77,10 +93,14 @@ impl Nats {
                 let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
                 let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
                 let unreadable = Unreadable::new(Arc::clone(&link), Arc::clone(&outbound));
+                let dropped = Dropped::default();
+                let (weak, weak_topology) = (Arc::downgrade(&link), Arc::downgrade(&topology));
+                tokio::spawn(drops::watch(weak, weak_topology, Arc::clone(&dropped)));
                 Delivering::JetStream {
                     consumers: Consumers::new(Arc::clone(&link), Arc::clone(&topology), unreadable),
                     outbound,
                     topology,
+                    dropped,
                 }
             }
         };
@@ -99,6 +119,43 @@ impl Nats {
             Delivering::Core(_) => topology::unfit(tenants),
         };
         Ok(problems)
+    }
+
+    /// How many replies were seen to be dropped by a full stream since this was asked last.
+    pub fn dropped_replies(&self) -> u64 {
+        match &self.delivery {
+            Delivering::JetStream { dropped, .. } => dropped.swap(0, Ordering::Relaxed),
+            Delivering::Core(_) => 0,
+        }
+    }
+
+    /// The subjects whose messages no consumer takes, those with the most messages first.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer.
+    pub async fn unserved(
+        &self,
+        search: &mut Search,
+        served: &[TenantId],
+    ) -> Result<Vec<Unserved>, TransportError> {
+        Ok(match &self.delivery {
+            Delivering::JetStream { .. } => search.look(&self.link, served).await?,
+            Delivering::Core(_) => Vec::new(),
+        })
+    }
+
+    /// Looks at everything on the server, and makes or changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer.
+    pub async fn survey(&self, tenants: &[TenantId]) -> Result<Survey, TransportError> {
+        let topology = match &self.delivery {
+            Delivering::JetStream { topology, .. } => Some(&**topology),
+            Delivering::Core(_) => None,
+        };
+        Ok(survey::survey(&self.link, topology, tenants).await?)
     }
 
     /// Whether there is a connection now.
@@ -177,8 +234,11 @@ impl Publisher for Nats {
         Ok(published?)
     }
 
-    fn max_message_bytes(&self) -> usize {
-        self.link.live().client.max_payload()
+    fn max_message_bytes(&self, to: Destination<'_>) -> usize {
+        match &self.delivery {
+            Delivering::JetStream { outbound, .. } => outbound.max_message_bytes(to),
+            Delivering::Core(_) => self.link.live().client.max_payload(),
+        }
     }
 }
 

@@ -86,6 +86,12 @@ pub fn consumer_name(tenant: &TenantId) -> String {
     format!("worker-={digest}")
 }
 
+/// The request for messages of a tenant, under the prefix of JetStream's API.
+pub fn next_method(tenant: &TenantId) -> String {
+    let (stream, name) = (StreamName::Inbound.as_str(), consumer_name(tenant));
+    format!("CONSUMER.MSG.NEXT.{stream}.{name}")
+}
+
 /// Whether each subject that `inner` stands for is one that `outer` stands for, by NATS' wildcards `*` and `>`.
 pub fn covers(outer: &str, inner: &str) -> bool {
     let mut inner = inner.split('.');

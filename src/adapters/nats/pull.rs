@@ -23,7 +23,8 @@ pub struct Pull {
     /// Messages that may still come.
     left: usize,
     silence: Silence,
-    lost: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Ready when the connection is lost or the request is denied.
+    interrupted: Pin<Box<dyn Future<Output = Fault> + Send>>,
 }
 
 /// Finds out that nothing was heard for too long. Hearing something costs no timer and no look at the clock, which is read
@@ -54,7 +55,7 @@ impl Pull {
         consumer: Arc<Consumer>,
         inbox: Inbox,
         (left, silence): (usize, Silence),
-        lost: impl Future<Output = ()> + Send + 'static,
+        interrupted: impl Future<Output = Fault> + Send + 'static,
     ) -> Self {
         Self {
             link,
@@ -62,7 +63,7 @@ impl Pull {
             inbox: Some(inbox),
             left,
             silence,
-            lost: Box::pin(lost),
+            interrupted: Box::pin(interrupted),
         }
     }
 
@@ -75,8 +76,8 @@ impl Pull {
             self.silence.broken = true;
             return Poll::Ready(message.map_or(Heard::Failed(Fault::Closed), hear));
         }
-        if self.lost.poll_unpin(cx).is_ready() {
-            return Poll::Ready(Heard::Failed(Fault::Lost));
+        if let Poll::Ready(fault) = self.interrupted.poll_unpin(cx) {
+            return Poll::Ready(Heard::Failed(fault));
         }
         let stalls = self.silence.stalls;
         self.silence.poll_too_long(cx).map(|limit| match stalls {

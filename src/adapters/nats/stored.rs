@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::fault::Fault;
 use super::headers;
 use super::link::{Link, Live, refused};
-use super::names::{self, StreamName};
+use super::names;
 use super::pull::{Pull, Silence};
 use super::topology::Topology;
 use super::unreadable::Unreadable;
@@ -81,7 +81,10 @@ impl Consumers {
         self.link.in_time("pull", self.link.connected()).await?;
         let consumer = self.consumer(tenant).await?;
         // Taken before the request goes out, so that no loss after that is missed.
-        let (live, lost) = (self.link.live(), self.link.lost());
+        let (live, interrupted) = (
+            self.link.live(),
+            self.link.interrupted(consumer.next.clone()),
+        );
         let inbox = match consumer.take_idle() {
             Some(inbox) => inbox,
             None => subscribe(&live).await?,
@@ -103,7 +106,13 @@ impl Consumers {
             .await
             .map_err(refused)?;
         let link = Arc::clone(&self.link);
-        Ok(Pull::new(link, consumer, inbox, (max, silence), lost))
+        Ok(Pull::new(
+            link,
+            consumer,
+            inbox,
+            (max, silence),
+            interrupted,
+        ))
     }
 
     async fn consumer(&self, tenant: &TenantId) -> Result<Arc<Consumer>, Fault> {
@@ -120,7 +129,7 @@ impl Consumers {
         if let Err(error) = self.unreadable.put_aside(tenant, &name).await {
             warn!(%tenant, %error, "could not look for messages with unreadable headers");
         }
-        let consumer = Arc::new(Consumer::new(tenant));
+        let consumer = Arc::new(Consumer::new(tenant, &self.link));
         self.known().insert(tenant.clone(), Arc::clone(&consumer));
         Ok(consumer)
     }
@@ -142,11 +151,11 @@ async fn subscribe(live: &Live) -> Result<Inbox, Fault> {
 }
 
 impl Consumer {
-    fn new(tenant: &TenantId) -> Self {
-        let (stream, name) = (StreamName::Inbound.as_str(), names::consumer_name(tenant));
+    fn new(tenant: &TenantId, link: &Link) -> Self {
+        let next = names::next_method(tenant);
         Self {
             tenant: tenant.clone(),
-            next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}").into(),
+            next: link.api_subject(&next).into(),
             idle: Mutex::default(),
             doubtful: AtomicBool::new(false),
         }
@@ -182,6 +191,7 @@ impl Consumer {
             link: Arc::clone(link),
             reply,
             delivered: place.delivered,
+            stored: place.stored,
             message: InboundMessage {
                 tenant: self.tenant.clone(),
                 headers: headers::received(message.headers),
@@ -232,6 +242,7 @@ pub struct Delivery {
     link: Arc<Link>,
     reply: Subject,
     delivered: u64,
+    stored: u64,
     message: InboundMessage,
 }
 
@@ -242,6 +253,10 @@ impl ports::Delivery for Delivery {
 
     fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    fn stored(&self) -> Option<u64> {
+        Some(self.stored)
     }
 
     async fn progress(&self) -> Result<(), TransportError> {
@@ -275,11 +290,13 @@ struct Place {
     delivered: u64,
     /// Its position in the stream.
     sequence: u64,
+    /// When it was stored, in nanoseconds since 1970.
+    stored: u64,
 }
 
 impl Place {
-    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.` and what follows; in its newer form there is a domain
-    /// and an account hash before the stream.
+    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<stored>.` and what follows; in its newer
+    /// form there is a domain and an account hash before the stream.
     fn read(reply: &str) -> Option<Self> {
         let rest = reply.strip_prefix("$JS.ACK.")?;
         let dots = memchr::memchr_iter(b'.', rest.as_bytes());
@@ -291,9 +308,11 @@ impl Place {
         };
         let mut dots = dots.skip(before);
         let (first, second, third) = (dots.next()?, dots.next()?, dots.next()?);
+        let (fourth, fifth) = (dots.next()?, dots.next()?);
         Some(Self {
             delivered: rest.get(first + 1..second)?.parse().ok()?,
             sequence: rest.get(second + 1..third)?.parse().ok()?,
+            stored: rest.get(fourth + 1..fifth)?.parse().ok()?,
         })
     }
 }
@@ -310,7 +329,10 @@ mod tests {
     fn the_reply_subject_tells_how_often_a_message_came_and_from_where() {
         #[track_caller]
         fn check(reply: &str, expected: Option<(u64, u64)>) {
-            let found = Place::read(reply).map(|place| (place.delivered, place.sequence));
+            let found = Place::read(reply).map(|place| {
+                assert_eq!(place.stored, 1_700_000_000, "{reply}");
+                (place.delivered, place.sequence)
+            });
             assert_eq!(found, expected, "{reply}");
         }
         check(

@@ -1,6 +1,8 @@
 //! The streams and consumers: what they should be, making what is missing, comparing what is there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, IntoConsumerConfig};
@@ -9,16 +11,17 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{ErrorCode, consumer};
 use futures_util::StreamExt;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::info;
 
-use super::config::{Config, Provision, Storage};
+use super::config::{Config, Discard, Provision, Storage};
 use super::fault::Fault;
 use super::link::Link;
 use super::names::{self, StreamName};
-use super::{commands, compare};
+use super::stream_state::Described;
+use super::{advice, commands, compare, rights};
 use crate::model::{Problem, Problems, TenantId};
 
 /// How many consumers are looked after at once.
@@ -26,16 +29,13 @@ const CONSUMERS_AT_ONCE: usize = 64;
 
 /// Knows what must be on the server.
 pub(super) struct Topology {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     config: Config,
-    /// One repair at a time: a thousand publishes that find their stream gone make it once.
-    repairing: Mutex<()>,
-}
-
-/// The answer to requests about a stream or consumer, of which only the configuration matters here.
-#[derive(Deserialize)]
-struct Described<C> {
-    config: C,
+    /// One repair at a time: a thousand publishes that find their stream gone make it once. When each was looked at last, and
+    /// whether it was made then; nothing if the server was away.
+    repairing: Mutex<HashMap<StreamName, (Instant, Option<bool>)>>,
+    /// The largest message that each stream takes, as it was when it was last looked at.
+    pub(super) largest: [AtomicUsize; 3],
 }
 
 impl Topology {
@@ -43,8 +43,14 @@ impl Topology {
         Self {
             link,
             config,
-            repairing: Mutex::new(()),
+            repairing: Mutex::default(),
+            largest: [const { AtomicUsize::new(usize::MAX) }; 3],
         }
+    }
+
+    /// The settings.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Makes or checks the streams and the tenants' consumers, and tells all that is wrong. Fails only when the server
@@ -62,12 +68,16 @@ impl Topology {
                     let wanted = server_stream(&self.config, stream);
                     problems.extend(compare::stream(stream, &wanted, &found, &tenants));
                 }
-                Err(fault) => problems.push(problem(stream.as_str(), fault)?),
+                Err(fault) => {
+                    let what = format!("stream {}", stream.as_str());
+                    problems.push(advice::problem(&self.config, (&what, stream), fault)?);
+                }
             }
         }
         if problems.has_errors() {
             return Ok(problems);
         }
+        problems.extend(rights::check(&self.link, &tenants).await?);
         let each = tenants.into_iter();
         let each =
             each.map(|tenant| async move { (tenant, self.look_after_consumer(tenant).await) });
@@ -82,24 +92,37 @@ impl Topology {
                 }
                 Err(fault) => {
                     let what = format!("consumer {}", names::consumer_name(tenant));
-                    problems.push(problem(&what, fault)?);
+                    let about = (what.as_str(), StreamName::Inbound);
+                    problems.push(advice::problem(&self.config, about, fault)?);
                 }
             }
         }
         Ok(problems)
     }
 
-    /// Makes a stream again that is gone.
-    pub(super) async fn repair_stream(&self, stream: StreamName) -> Result<(), Fault> {
-        let _one_at_a_time = self.repairing.lock().await;
-        self.look_after_stream(stream).await.map(drop)
+    /// Makes a stream again that is gone; whether it was.
+    pub(super) async fn repair_stream(&self, stream: StreamName) -> Result<bool, Fault> {
+        let since = Instant::now();
+        let mut repaired = self.repairing.lock().await;
+        // Somebody else has looked while this one waited.
+        if let Some((_, made)) = repaired.get(&stream).filter(|(at, _)| *at >= since) {
+            return made.ok_or(Fault::Disconnected);
+        }
+        let looked = self.look_after_stream(stream).await;
+        let made = match &looked {
+            Ok(found) => Some(found.is_none()),
+            Err(fault) if fault.is_refusal() => return looked.map(|_| false),
+            Err(_) => None,
+        };
+        repaired.insert(stream, (Instant::now(), made));
+        looked.map(|found| found.is_none())
     }
 
     /// Makes sure that a tenant can be pulled for, and the stream too if that is what is missing.
     pub(super) async fn repair_consumer(&self, tenant: &TenantId) -> Result<(), Fault> {
         match self.look_after_consumer(tenant).await {
             Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
-                self.repair_stream(StreamName::Inbound).await?;
+                let _made = self.repair_stream(StreamName::Inbound).await?;
                 self.look_after_consumer(tenant).await.map(drop)
             }
             done => done.map(drop),
@@ -125,16 +148,21 @@ impl Topology {
             .api::<Described<ServerStream>>(&method, &wanted)
             .await
         {
-            Ok(_) => {
+            Ok(made) => {
                 info!(stream = stream.as_str(), "made the stream");
+                self.remember(stream, &made.config);
                 Ok(None)
             }
             // Another worker was faster. With the same settings the name is no offence; the server may see first that its
-            // subjects are taken, by this very stream.
+            // subjects are taken, or its folder, by this very stream.
             Err(fault)
                 if matches!(
                     fault.code(),
-                    Some(ErrorCode::STREAM_NAME_EXIST | ErrorCode::STREAM_SUBJECT_OVERLAP)
+                    Some(
+                        ErrorCode::STREAM_NAME_EXIST
+                            | ErrorCode::STREAM_SUBJECT_OVERLAP
+                            | ErrorCode::STREAM_CREATE
+                    )
                 ) =>
             {
                 match self.stream(stream).await {
@@ -149,9 +177,8 @@ impl Topology {
     }
 
     async fn stream(&self, stream: StreamName) -> Result<ServerStream, Fault> {
-        let method = format!("STREAM.INFO.{}", stream.as_str());
-        let found: Described<ServerStream> = self.link.api(&method, &json!({})).await?;
-        Ok(found.config)
+        let (found, _) = self.look_at(stream, None).await?;
+        Ok(found)
     }
 
     /// What a tenant's consumer is. Where we may make it, it is made to be as the settings say: it holds no data that
@@ -206,43 +233,6 @@ pub(super) fn unfit(tenants: &[TenantId]) -> Problems {
     problems
 }
 
-/// A fault as something for the operator to mend, or itself where waiting is what helps.
-fn problem(what: &str, fault: Fault) -> Result<Problem, Fault> {
-    if let Fault::Missing { what, command } = fault {
-        let message = format!("{what} is missing and `nats.provision` is off");
-        return Ok(Problem::error(message).remedy(format!("make it with: {command}")));
-    }
-    if let Fault::NoResponders { .. } = fault {
-        return Ok(without_jetstream());
-    }
-    let Some(code) = fault.code() else {
-        return Err(fault);
-    };
-    Ok(match code {
-        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-            without_jetstream()
-        }
-        ErrorCode::STREAM_SUBJECT_OVERLAP => Problem::error(format!(
-            "{what} cannot be made: another stream has its subjects"
-        ))
-        .remedy("find it with `nats stream ls` and take the subjects from it"),
-        ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE | ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED => {
-            Problem::error(format!(
-                "{what} cannot be made: another consumer of the stream takes the same messages"
-            ))
-            .remedy("find it with `nats consumer ls GREENTIC_INBOUND` and remove it")
-        }
-        _ => Problem::error(format!("{what}: {fault}")),
-    })
-}
-
-fn without_jetstream() -> Problem {
-    Problem::error("JetStream is off for this account of the NATS server").remedy(
-        "start nats-server with `-js` (and enable the account), or set `nats.delivery` to `core`, \
-         which delivers at most once",
-    )
-}
-
 /// A stream as the settings want it.
 pub(super) fn server_stream(config: &Config, stream: StreamName) -> ServerStream {
     let settings = config.stream(stream);
@@ -253,10 +243,13 @@ pub(super) fn server_stream(config: &Config, stream: StreamName) -> ServerStream
             StreamName::Inbound => RetentionPolicy::WorkQueue,
             StreamName::Outbound | StreamName::DeadLetter => RetentionPolicy::Limits,
         },
-        // What nobody has dealt with yet is not pushed out by what is new.
+        // What nobody has dealt with yet is not pushed out by what is new, unless the settings say so.
         discard: match stream {
             StreamName::Inbound | StreamName::DeadLetter => DiscardPolicy::New,
-            StreamName::Outbound => DiscardPolicy::Old,
+            StreamName::Outbound => match config.outbound.discard {
+                Discard::Old => DiscardPolicy::Old,
+                Discard::New => DiscardPolicy::New,
+            },
         },
         storage: match settings.storage {
             Storage::File => StorageType::File,

@@ -12,15 +12,17 @@ use async_nats::header::HeaderName;
 use async_nats::jetstream::ErrorCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tracing::error;
 
 use super::fault::Fault;
 use super::link::Link;
 use super::names::StreamName;
 use super::outbound::Outbound;
-use crate::model::{Headers, TenantId, dead_letter_id, header};
+use crate::model::{Headers, TenantId, cut, dead_letter_id, header};
 use crate::ports::Destination;
 
 /// The code of their dead letters.
@@ -55,6 +57,8 @@ struct Found {
 struct Stored {
     #[serde(rename = "seq")]
     sequence: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    time: OffsetDateTime,
     #[serde(default)]
     hdrs: String,
     #[serde(default)]
@@ -102,9 +106,10 @@ impl Unreadable {
         reason: &str,
     ) -> Result<(), Fault> {
         let mut headers = Headers::default();
+        let stored = u64::try_from(message.time.unix_timestamp_nanos()).ok();
         headers.push(
             header::MSG_ID,
-            dead_letter_id(tenant, None, message.sequence),
+            dead_letter_id(tenant, None, (message.sequence, stored)),
         );
         headers.push(header::ERROR_CODE, ERROR_CODE);
         headers.push(header::ERROR, reason);
@@ -113,10 +118,16 @@ impl Unreadable {
         for (name, value) in legible(raw) {
             headers.push(name, value);
         }
-        let body = decoded(&message.data).into();
-        self.outbound
-            .publish(Destination::DeadLetter(tenant), &headers, body)
-            .await?;
+        let body: Bytes = decoded(&message.data).into();
+        let to = Destination::DeadLetter(tenant);
+        let limit = self.outbound.max_message_bytes(to);
+        let (headers, body) = match headers.wire_len() + body.len() > limit {
+            true => cut(&headers, &body, limit).ok_or_else(|| {
+                Fault::TooLarge(format!("a dead letter does not fit into {limit} bytes"))
+            })?,
+            false => (headers, body),
+        };
+        self.outbound.publish(to, &headers, body).await?;
         let method = format!("STREAM.MSG.DELETE.{}", StreamName::Inbound.as_str());
         let order = json!({ "seq": message.sequence, "no_erase": true });
         match self.link.api::<Value>(&method, &order).await {

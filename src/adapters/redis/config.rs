@@ -17,8 +17,12 @@ pub struct Config {
     pub url: ServerUrl,
     /// The ACL user; wins over one in the URL. Default: the server's default user.
     pub username: Option<String>,
+    /// A file that holds the ACL user's name, read at each connect; in place of `username`.
+    pub username_file: Option<PathBuf>,
     /// The password; wins over one in the URL.
     pub password: Option<Secret>,
+    /// A file that holds the password, read at each connect; in place of `password`.
+    pub password_file: Option<PathBuf>,
     /// What every key but greentic-state's starts with. Workers that share waits must agree on it.
     pub namespace: String,
     /// How long the start waits for a server; afterwards the worker reconnects for ever.
@@ -30,6 +34,10 @@ pub struct Config {
     pub response_timeout: Duration,
     /// For `rediss://`: the PEM file of the authority that signed the server's certificate. Default: those of the system.
     pub ca_file: Option<PathBuf>,
+    /// For `rediss://`: the worker's own certificate (PEM), for a server that verifies its clients.
+    pub cert_file: Option<PathBuf>,
+    /// The private key (PEM) of that certificate.
+    pub key_file: Option<PathBuf>,
     /// How long an applied activity is remembered, so that a copy of it is not applied again.
     #[serde(with = "humantime_serde")]
     pub dedupe_window: Duration,
@@ -40,11 +48,15 @@ impl Default for Config {
         Self {
             url: ServerUrl::new("redis://127.0.0.1:6379"),
             username: None,
+            username_file: None,
             password: None,
+            password_file: None,
             namespace: "greentic".to_owned(),
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(2),
             ca_file: None,
+            cert_file: None,
+            key_file: None,
             dedupe_window: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -91,19 +103,66 @@ impl Config {
             );
             return;
         };
-        let Some(file) = &self.ca_file else { return };
-        if !tls {
+        self.check_files(tls, problems);
+        self.check_login(problems);
+    }
+
+    fn check_files(&self, tls: bool, problems: &mut Problems) {
+        for (place, file, is_for_tls) in [
+            ("redis.ca_file", &self.ca_file, true),
+            ("redis.cert_file", &self.cert_file, true),
+            ("redis.key_file", &self.key_file, true),
+            ("redis.username_file", &self.username_file, false),
+            ("redis.password_file", &self.password_file, false),
+        ] {
+            let Some(file) = file else { continue };
+            if is_for_tls && !tls {
+                problems.push(
+                    Problem::error("there is a file for TLS, but no TLS to use it for")
+                        .at(place)
+                        .remedy(format!(
+                            "write rediss:// in redis.url, or leave {place} out"
+                        )),
+                );
+            } else if let Err(error) = std::fs::read(file) {
+                problems.push(
+                    Problem::error(format!("the file cannot be read: {error}"))
+                        .in_file(file)
+                        .at(place)
+                        .remedy("check the path, and that the worker's user may read the file"),
+                );
+            }
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
             problems.push(
-                Problem::error("there is a certificate authority, but no TLS to use it for")
-                    .at("redis.ca_file")
-                    .remedy("write rediss:// in redis.url, or leave redis.ca_file out"),
+                Problem::error("`cert_file` and `key_file` go together, and only one is given")
+                    .at("redis")
+                    .remedy("give both, or none where the server does not verify its clients"),
             );
-        } else if let Err(error) = std::fs::read(file) {
+        }
+    }
+
+    fn check_login(&self, problems: &mut Problems) {
+        for (key, given, in_file) in [
+            ("username", self.username.is_some(), &self.username_file),
+            ("password", self.password.is_some(), &self.password_file),
+        ] {
+            if given && in_file.is_some() {
+                problems.push(
+                    Problem::error(format!("`{key}` and `{key}_file` are both given"))
+                        .at(format!("redis.{key}_file"))
+                        .remedy("keep one of them"),
+                );
+            }
+        }
+        let in_url = self.url.0.as_str().into_connection_info();
+        let in_url = in_url.is_ok_and(|info| info.redis_settings().password().is_some());
+        let named = self.username.is_some() || self.username_file.is_some();
+        if named && self.password.is_none() && self.password_file.is_none() && !in_url {
             problems.push(
-                Problem::error(format!("the file cannot be read: {error}"))
-                    .in_file(file)
-                    .at("redis.ca_file")
-                    .remedy("name a PEM file that the worker may read"),
+                Problem::error("there is a user, but no password")
+                    .at("redis.username")
+                    .remedy("give `redis.password` or `redis.password_file`, too"),
             );
         }
     }
@@ -193,6 +252,19 @@ mod tests {
         }
         check("url: rediss://cache/#insecure", &["redis.url"]);
         check("ca_file: ca.pem", &["redis.ca_file"]);
+        check(
+            "{cert_file: c.pem, key_file: k.pem}",
+            &["redis.cert_file", "redis.key_file"],
+        );
+        check("{url: 'rediss://cache', cert_file: Cargo.toml}", &["redis"]);
+        check(
+            "{password: a, password_file: Cargo.toml}",
+            &["redis.password_file"],
+        );
+        check("password_file: /nowhere/word", &["redis.password_file"]);
+        check("username: worker", &["redis.username"]);
+        check("{username: worker, password_file: Cargo.toml}", &[]);
+        check("{url: 'redis://:word@cache', username: worker}", &[]);
         check(
             "{url: 'rediss://cache', ca_file: /nowhere/ca.pem}",
             &["redis.ca_file"],

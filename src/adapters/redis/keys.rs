@@ -48,6 +48,11 @@ impl ToRedisArgs for Key<'_> {
     }
 }
 
+/// The key that nothing is kept under: what may be written is found out on it. No tenant's keys are like it.
+pub fn probe(namespace: &str) -> String {
+    format!("{namespace}:{{probe}}:probe")
+}
+
 /// The keys that one activity may touch: all of them its own tenant's and, but for the waits that a pointer names, its
 /// own user's.
 #[derive(Clone, Copy, Debug)]

@@ -1,120 +1,96 @@
 //! The one connection of a worker, which mends itself.
 
 use std::future::Future;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
-    RedisError, RedisResult, TlsCertificates,
-};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
+use tokio::time::Instant;
 
 use super::Config;
-use crate::ports::StoreError;
+use super::connect::{self, OpenError};
+use crate::ports::{Refusal, RefusalReason, StoreError};
 
-/// How many bytes of commands may gather before they must be written. The client's own 8 KiB are full with the commands of
-/// three turns, and each write is a system call here and may be one more wake-up of the server.
-const WRITE_BUFFER: usize = 64 * 1024;
+/// The pauses between two attempts to connect: doubled from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Why there is no connection at the start.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The settings cannot work.
-    #[error("the settings under `redis` cannot be used: {0}")]
-    Settings(#[source] RedisError),
-    /// The file of the certificate authority cannot be read.
-    #[error("`redis.ca_file` cannot be read: {0}")]
-    CaFile(#[source] std::io::Error),
-    /// The server does not answer, or not to us.
-    #[error(
-        "no Redis server at {server} within {patience:?}: {source}; check `redis.url` and that the server runs"
-    )]
-    Unreachable {
-        /// The server, without credentials.
-        server: String,
-        /// For how long it was waited for.
-        patience: Duration,
-        /// What the last attempt failed with.
-        source: RedisError,
-    },
-    /// The server refuses the login.
-    #[error(
-        "redis at {server} refuses the login: {source}; check redis.username and redis.password"
-    )]
-    Login {
-        /// The server, without credentials.
-        server: String,
-        /// What it says.
-        source: RedisError,
-    },
-    /// The server is older than what the scripts need.
-    #[error("redis at {server} is version {version}; the worker needs 6.0 or later")]
-    TooOld {
-        /// The server, without credentials.
-        server: String,
-        /// Its version.
-        version: String,
-    },
-}
-
-/// One multiplexed connection. It is opened again when it breaks, and also when it falls silent: a connection whose other
-/// end is gone without a word takes what is sent to it and never answers.
+/// One multiplexed connection. Another one is opened, to the address that the server's name has by then and with the
+/// credentials that the files have by then, when it breaks, when it falls silent (a connection whose other end is gone without
+/// a word takes what is sent to it and never answers), and when the server says that another one is in charge.
 pub struct Link {
-    client: Client,
-    config: ConnectionManagerConfig,
+    config: Arc<Config>,
     /// How long any call takes at the most, the time that a reconnect takes included.
     patience: Duration,
-    /// Counted up with each replacement, so that many calls that time out together replace it once.
-    current: RwLock<(u64, ConnectionManager)>,
+    current: RwLock<Current>,
+    /// The last error of the attempts to open the current connection.
+    trouble: Trouble,
+}
+
+type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
+type Trouble = Arc<Mutex<Option<RedisError>>>;
+
+#[derive(Clone)]
+struct Current {
+    /// Counted up with each replacement, so that many calls that fail together replace it once.
+    generation: u64,
+    connection: Opening,
+}
+
+impl Current {
+    async fn ready(&self) -> RedisResult<MultiplexedConnection> {
+        match self.connection.peek() {
+            Some(Ok(connection)) => Ok(connection.clone()),
+            _ => self.connection.clone().await,
+        }
+    }
+
+    fn failed_to_open(&self) -> bool {
+        matches!(self.connection.peek(), Some(Err(_)))
+    }
 }
 
 impl Link {
-    /// Prepares the connection; the first call opens it. Must be called inside tokio.
-    pub fn new(config: &Config) -> Result<Self, ConnectError> {
-        let client = client(config)?;
-        let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.response_timeout))
-            .set_response_timeout(Some(config.response_timeout))
-            .set_max_delay(Duration::from_millis(250))
-            // As many turns as may be in flight, so that none waits for a place in the queue.
-            .set_pipeline_buffer_size(1024)
-            .set_write_backpressure_boundary(WRITE_BUFFER);
-        let first = ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())
-            .map_err(ConnectError::Settings)?;
-        Ok(Self {
-            client,
-            config: manager,
+    /// Goes on with a connection that was opened with these settings. Must be called inside tokio.
+    pub fn new(config: Config, first: MultiplexedConnection) -> Self {
+        let connection = std::future::ready(Ok(first)).boxed().shared();
+        // Polled once, so that it is at hand without another look.
+        let _at_hand = connection.clone().now_or_never();
+        Self {
             patience: config.response_timeout * 2,
-            current: RwLock::new((0, first)),
-        })
-    }
-
-    /// Opens another connection, once and without patience: what is wrong is told as it is.
-    pub async fn open_once(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(self.config.connection_timeout())
-            .set_response_timeout(self.config.response_timeout());
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
+            config: Arc::new(config),
+            current: RwLock::new(Current {
+                generation: 0,
+                connection,
+            }),
+            trouble: Trouble::default(),
+        }
     }
 
     /// Runs a command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let (generation, mut connection) = self.connection();
-        self.settle(generation, command.query_async(&mut connection))
-            .await
+        let current = self.current();
+        let answer = async {
+            let mut connection = current.ready().await?;
+            command.query_async(&mut connection).await
+        };
+        self.settle(&current, answer).await
     }
 
     /// Runs commands in one write.
     pub async fn query_all<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
-        let (generation, mut connection) = self.connection();
-        self.settle(generation, commands.query_async(&mut connection))
-            .await
+        let current = self.current();
+        let answer = async {
+            let mut connection = current.ready().await?;
+            commands.query_async(&mut connection).await
+        };
+        self.settle(&current, answer).await
     }
 
-    fn connection(&self) -> (u64, ConnectionManager) {
+    fn current(&self) -> Current {
         self.current
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -123,69 +99,141 @@ impl Link {
 
     async fn settle<T>(
         &self,
-        generation: u64,
+        current: &Current,
         answer: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
         let answer = tokio::time::timeout(self.patience, answer).await;
         match answer {
-            Ok(Err(error)) if error.is_timeout() => {
-                self.replace(generation);
+            Ok(Err(error)) if wants_another(&error) || current.failed_to_open() => {
+                self.replace(current, &error);
                 Err(error)
             }
             Ok(answer) => answer,
-            // It is being opened again already, which takes longer than a call may.
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+            // It is being opened, which takes longer than a call may.
+            Err(_) => Err(self.trouble().unwrap_or_else(silence)),
         }
     }
 
-    /// Drops a connection that fell silent. Calls that still wait on it keep it until they are through.
-    fn replace(&self, silent: u64) {
+    /// Drops a connection. Calls that still wait on it keep it until they are through.
+    fn replace(&self, failed: &Current, error: &RedisError) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.0 != silent {
+        if current.generation != failed.generation {
             return;
         }
-        match ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
-            Ok(next) => *current = (silent + 1, next),
-            Err(error) => tracing::error!(%error, "the silent redis connection was not replaced"),
+        if matches!(failed.connection.peek(), Some(Ok(_))) {
+            tracing::warn!(%error, "the connection to redis is dropped; connecting anew");
         }
+        let opening = tokio::spawn(reopen(
+            Arc::clone(&self.config),
+            self.patience,
+            Arc::clone(&self.trouble),
+        ));
+        let opening = async {
+            let opened = opening.await;
+            opened.unwrap_or_else(|ended| Err(std::io::Error::other(ended).into()))
+        };
+        *current = Current {
+            generation: failed.generation + 1,
+            connection: opening.boxed().shared(),
+        };
+    }
+
+    fn trouble(&self) -> Option<RedisError> {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-fn client(config: &Config) -> Result<Client, ConnectError> {
-    let info = config
-        .url
-        .expose()
-        .into_connection_info()
-        .map_err(ConnectError::Settings)?;
-    let mut login = info.redis_settings().clone();
-    if let Some(username) = &config.username {
-        login = login.set_username(username);
-    }
-    if let Some(password) = &config.password {
-        login = login.set_password(password.expose());
-    }
-    // A script's call is one small write that must not wait for the answer to the one before it.
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let info = info.set_redis_settings(login).set_tcp_settings(tcp);
-    let client = match &config.ca_file {
-        Some(file) => {
-            let certificates = TlsCertificates {
-                client_tls: None,
-                root_cert: Some(std::fs::read(file).map_err(ConnectError::CaFile)?),
-            };
-            Client::build_with_tls(info, certificates)
+/// Opens a connection to a server that takes writes, trying for `patience`.
+async fn reopen(
+    config: Arc<Config>,
+    patience: Duration,
+    trouble: Trouble,
+) -> RedisResult<MultiplexedConnection> {
+    let deadline = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let opened = connect::open(&config).await;
+        let opened = match opened {
+            Ok(connection) => in_charge(&config, connection).await,
+            Err(error) => Err(plain(error)),
+        };
+        let failure = opened.as_ref().err().cloned();
+        *trouble.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        if opened.is_ok() || Instant::now() + pause >= deadline {
+            if opened.is_ok() {
+                tracing::info!("connected to redis again");
+            }
+            return opened;
         }
-        None => Client::open(info),
-    };
-    client.map_err(ConnectError::Settings)
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
-/// A key that holds another type of value than it should is corrupt; everything else may pass by itself, or be mended
-/// by an operator, so it is worth trying again.
+/// The connection, if no other server is in charge: a name may go on leading to a server that was demoted for a while. To
+/// delete a key that is not there changes nothing, and a server that may not write refuses it.
+async fn in_charge(
+    config: &Config,
+    mut connection: MultiplexedConnection,
+) -> RedisResult<MultiplexedConnection> {
+    let probe = super::keys::probe(&config.namespace);
+    let probed: RedisResult<()> = redis::cmd("DEL")
+        .arg(probe)
+        .query_async(&mut connection)
+        .await;
+    match probed {
+        Err(error) if wants_another(&error) => Err(error),
+        // Whatever else it is, it is not the connection's fault.
+        _ => Ok(connection),
+    }
+}
+
+/// Tells errors that another connection may heal: this one is broken or silent, its login no longer holds, or its server is not the one
+/// in charge.
+pub fn wants_another(error: &RedisError) -> bool {
+    use ErrorKind::{AuthenticationFailed, InvalidClientConfig, Io, Parse, Server};
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly};
+    matches!(
+        error.kind(),
+        Io | Parse
+            | AuthenticationFailed
+            | InvalidClientConfig
+            | Server(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly)
+    ) || matches!(
+        error.code(),
+        // NOREPLICAS: a master that its replicas have left, perhaps for another one.
+        Some("NOAUTH" | "WRONGPASS" | "NOREPLICAS")
+    )
+}
+
+fn plain(error: OpenError) -> RedisError {
+    match error {
+        OpenError::Reach(error) | OpenError::Login(error) | OpenError::Database(error) => error,
+        OpenError::Settings(_) | OpenError::File(_) => (
+            ErrorKind::InvalidClientConfig,
+            "no connection to redis can be opened",
+            error.to_string(),
+        )
+            .into(),
+    }
+}
+
+fn silence() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// A key that holds another type of value than it should is corrupt. What the ACL forbids is refused to the tenant whose keys
+/// they are. Everything else may pass by itself, or be mended by an operator, so it is worth trying again.
 pub fn store_error(error: RedisError) -> StoreError {
     let corrupt = error.code() == Some("WRONGTYPE")
         || matches!(error.kind(), ErrorKind::UnexpectedReturnType);
-    if corrupt {
+    if error.code() == Some("NOPERM") {
+        StoreError::Refused(Refusal {
+            reason: RefusalReason::Permission,
+            detail: format!("the ACL of Redis does not let the worker's user do this: {error}"),
+        })
+    } else if corrupt {
         StoreError::Corrupt {
             what: "key".to_owned(),
             reason: error.to_string(),

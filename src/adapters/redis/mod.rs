@@ -1,7 +1,8 @@
 //! Sessions, state and the record of what was applied, in Redis: a look and a commit for each turn.
 //!
 //! - `config`: the settings under `redis`.
-//! - `link`: the one connection of a worker, which mends itself.
+//! - `connect`: how a connection is opened. `link`: the one connection of a worker, which mends itself.
+//! - `error`: the reasons why a worker does not start. `probe`: what the server must allow, tried out.
 //! - `notes`: the notes that outboxes are published, gathered into few calls.
 //! - [`keys`]: every Redis key there is; nothing else builds one.
 //! - `begin.lua`, `commit.lua`: what happens inside Redis, and why in that order.
@@ -14,13 +15,17 @@
 mod begin;
 mod commit;
 mod config;
+mod connect;
+mod error;
 pub mod keys;
 mod link;
+mod mismatch;
 mod notes;
+mod probe;
 mod script;
 mod server;
 mod store;
 
 pub use config::{Config, ServerUrl};
-pub use link::ConnectError;
+pub use error::ConnectError;
 pub use store::RedisStore;

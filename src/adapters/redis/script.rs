@@ -55,6 +55,11 @@ impl Call<'_> {
         Ok(self)
     }
 
+    /// The command by itself.
+    pub fn command(&self) -> Cmd {
+        self.command.clone()
+    }
+
     /// Runs it. A server that does not know the script, as after a restart, is told it first.
     pub async fn run(&self, link: &Link) -> RedisResult<Value> {
         let unknown = ErrorKind::Server(ServerErrorKind::NoScript);

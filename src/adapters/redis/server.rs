@@ -1,52 +1,129 @@
 //! What the server says about itself.
 
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult};
 
-use super::link::{ConnectError, Link};
+use super::Config;
+use super::connect;
+use super::error::{self, CLUSTER, ConnectError, SENTINEL};
+use super::keys;
+use super::link::{Link, wants_another};
+use super::mismatch;
 
 /// The oldest server whose `SET` knows `KEEPTTL`.
 const OLDEST: u32 = 6;
 
-/// Makes sure that there is a server which answers us and understands the scripts. The inner error is one that time may
-/// heal.
-pub async fn greet(link: &Link, server: &str) -> Result<RedisResult<()>, ConnectError> {
-    let server = server.to_owned();
-    let about = match introduction(link).await {
-        Ok(about) => about,
-        Err(source) if is_refused(&source) => return Err(ConnectError::Login { server, source }),
-        Err(source) => return Ok(Err(source)),
+/// A server that can be worked with.
+pub struct Greeting {
+    pub connection: MultiplexedConnection,
+    /// Its name and version, such as `Redis 7.0.15`; none where its ACL withholds it.
+    pub version: Option<String>,
+}
+
+/// Makes sure that there is a server which answers us, takes writes and understands the scripts. The inner error is one that
+/// time may heal.
+pub async fn greet(config: &Config) -> Result<RedisResult<Greeting>, ConnectError> {
+    let server = config.url.to_string();
+    let mut connection = match connect::open(config).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let source = error::verdict(error, &server)?;
+            return suspect(config, source).await.map(Err);
+        }
     };
-    match about
-        .as_deref()
-        .and_then(|about| field(about, "redis_version"))
-    {
+    let ping: RedisResult<()> = ask(&mut connection, &redis::cmd("PING")).await;
+    if let Err(source) = ping {
+        let source = error::command(source, &server)?;
+        return suspect(config, source).await.map(Err);
+    }
+    let about: RedisResult<String> = ask(&mut connection, redis::cmd("INFO").arg("server")).await;
+    let about = match about {
+        Ok(about) => Some(about),
+        // Then the operator has to know.
+        Err(error) if error.code() == Some("NOPERM") => None,
+        Err(source) => return error::command(source, &server).map(Err),
+    };
+    suits(about.as_deref().unwrap_or_default(), &server)?;
+    let delete = redis::cmd("DEL").arg(keys::probe(&config.namespace)).take();
+    let written: RedisResult<()> = ask(&mut connection, &delete).await;
+    match written {
+        Err(source) if wants_another(&source) => return error::command(source, &server).map(Err),
+        Err(source) if source.code() == Some("ERR") => {
+            return Err(ConnectError::Refused {
+                server,
+                source,
+                advice: "`redis.url` must name a Redis or Valkey server, and no Sentinel or proxy that knows other commands only",
+            });
+        }
+        // What a user may not do is found out for all commands together.
+        _ => {}
+    }
+    Ok(Ok(Greeting {
+        version: about.as_deref().and_then(version),
+        connection,
+    }))
+}
+
+/// An error that time may heal, unless it comes of TLS on one side only.
+async fn suspect(config: &Config, source: RedisError) -> Result<RedisError, ConnectError> {
+    match mismatch::is_other_way(config, &source).await {
+        true => Err(ConnectError::Scheme {
+            server: config.url.to_string(),
+        }),
+        false => Ok(source),
+    }
+}
+
+/// The words for the end of the waiting.
+pub fn given_up(config: &Config, source: RedisError) -> ConnectError {
+    ConnectError::Unreachable {
+        server: config.url.to_string(),
+        patience: config.connect_timeout,
+        advice: error::advice(&source),
+        source,
+    }
+}
+
+async fn ask<T: FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> RedisResult<T> {
+    command.query_async(connection).await
+}
+
+fn suits(about: &str, server: &str) -> Result<(), ConnectError> {
+    let server = server.to_owned();
+    // Valkey has a name of its own for it.
+    match field(about, "redis_mode").or_else(|| field(about, "server_mode")) {
+        Some("sentinel") => {
+            return Err(ConnectError::Mode {
+                server,
+                mode: SENTINEL,
+            });
+        }
+        Some("cluster") => {
+            return Err(ConnectError::Mode {
+                server,
+                mode: CLUSTER,
+            });
+        }
+        _ => {}
+    }
+    match field(about, "redis_version") {
         Some(version) if is_too_old(version) => Err(ConnectError::TooOld {
             server,
             version: version.to_owned(),
         }),
-        _ => Ok(Ok(())),
+        _ => Ok(()),
     }
 }
 
-/// What the server says of itself; none where its ACL withholds it: then the operator has to know.
-async fn introduction(link: &Link) -> RedisResult<Option<String>> {
-    let mut connection = link.open_once().await?;
-    redis::cmd("PING")
-        .query_async::<()>(&mut connection)
-        .await?;
-    let about = redis::cmd("INFO")
-        .arg("server")
-        .query_async(&mut connection)
-        .await;
-    match about {
-        Err(error) if error.code() == Some("NOPERM") => Ok(None),
-        about => about.map(Some),
+/// The version by the name of the product: a Valkey also tells which Redis it is like.
+fn version(about: &str) -> Option<String> {
+    if let Some(valkey) = field(about, "valkey_version") {
+        return Some(format!("Valkey {valkey}"));
     }
-}
-
-fn is_refused(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::AuthenticationFailed
-        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+    Some(format!("Redis {}", field(about, "redis_version")?))
 }
 
 /// What an operator should know about the server's memory settings.

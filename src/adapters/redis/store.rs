@@ -3,63 +3,113 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use redis::{FromRedisValue, Value};
 
+use super::error::ConnectError;
 use super::keys::Keys;
-use super::link::{ConnectError, Link, store_error};
+use super::link::{Link, store_error};
 use super::notes::Notes;
 use super::script::{Call, Script};
-use super::{Config, begin, commit, server};
+use super::{Config, begin, commit, keys, probe, server};
 use crate::adapters::patience::wait_for;
-use crate::model::{Activity, Outbound};
+use crate::model::{Activity, EnvId, Outbound, Problems, TenantId};
 use crate::ports::{
     Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
 };
 
-/// Frees a lease, but only its holder's.
-const RELEASE: &str =
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
+/// Frees a lease, but only its holder's; where the claims are named too, the holder's claim does not count.
+pub const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+redis.call('DEL', KEYS[1])
+if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) > 0 then redis.call('DECR', KEYS[2]) end";
+
+/// Writes and deletes a key in one step, so that nobody ever sees it: it meets whatever a commit would meet.
+const WRITE: &str = "redis.call('SET', KEYS[1], '', 'PX', 1000) redis.call('DEL', KEYS[1])";
+
+/// The most tenants whose scripts are tried out at once.
+const PROBES_AT_ONCE: usize = 32;
 
 /// Sessions, state and the record of what was applied, in Redis.
 pub struct RedisStore {
     link: Arc<Link>,
     notes: Notes,
+    version: Option<String>,
     namespace: String,
     dedupe_window: Duration,
     begin: Script,
     commit: Script,
     release: Script,
+    write: Script,
 }
 
 impl RedisStore {
     /// Connects, waiting for a server for up to `connect_timeout`, and makes sure that it can do what the scripts need. From
     /// then on the store mends its connection by itself.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
-        let link = Arc::new(Link::new(config)?);
-        let (server, patience) = (config.url.to_string(), config.connect_timeout);
-        let there = wait_for("Redis", patience, || server::greet(&link, &server)).await?;
-        there.map_err(|source| ConnectError::Unreachable {
-            server,
-            patience,
-            source,
-        })?;
+        let patience = config.connect_timeout;
+        let greeting = wait_for("Redis", patience, || server::greet(config)).await?;
+        let greeting = greeting.map_err(|source| server::given_up(config, source))?;
+        let link = Arc::new(Link::new(config.clone(), greeting.connection));
         Ok(Self {
             notes: Notes::new(Arc::clone(&link)),
             link,
+            version: greeting.version,
             namespace: config.namespace.clone(),
             dedupe_window: config.dedupe_window,
             begin: Script::new(include_str!("begin.lua")),
             commit: Script::new(include_str!("commit.lua")),
             release: Script::new(RELEASE),
+            write: Script::new(WRITE),
         })
     }
 
-    /// Whether the server answers: for readiness.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.link
-            .query(&redis::cmd("PING"))
-            .await
-            .map_err(store_error)
+    /// Makes sure that the server would take a commit now: for readiness. A server that answers may be one that no longer writes.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let mut call = self.write.call(1);
+        call.arg(keys::probe(&self.namespace));
+        match call.run(&self.link).await {
+            // A user whose key patterns name single tenants.
+            Err(error) if error.code() == Some("NOPERM") => Ok(()),
+            answer => answer.map(drop).map_err(store_error),
+        }
+    }
+
+    /// Loads and runs every script on keys of each tenant that no turn has. What the server refuses comes back as problems.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer.
+    pub async fn prepare(&self, env: &EnvId, tenants: &[TenantId]) -> Result<Problems, StoreError> {
+        // Gathered first: what holds a closure over references cannot be sent to another thread.
+        let each: Vec<_> = tenants
+            .iter()
+            .map(|tenant| probe::tenant(self, env, tenant))
+            .collect();
+        let mut probed = futures_util::stream::iter(each).buffered(PROBES_AT_ONCE);
+        let mut problems = Problems::default();
+        while let Some(found) = probed.next().await {
+            for problem in found? {
+                // What one tenant meets, others mostly meet, too.
+                if !problems.iter().any(|known| *known == problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    /// The server's name and version, such as `Redis 7.0.15`; none where its ACL withholds it.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// What an operator should know about the server, as sentences for the log; empty if all is well.
@@ -113,6 +163,27 @@ impl TurnStore for RedisStore {
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
         let applied = self.keys(activity).applied().to_string();
         self.notes.write(applied).await.map_err(store_error)
+    }
+
+    async fn published_but(
+        &self,
+        activity: &Activity,
+        rest: &[Outbound],
+    ) -> Result<(), StoreError> {
+        let keys = self.keys(activity);
+        let rest = serde_json::to_vec(rest).map_err(|error| corrupt("outbox", &error))?;
+        // As a note does it: a record that has expired stays away, one that is there expires when it would have.
+        let mut set = redis::cmd("SET");
+        set.arg(keys.applied()).arg(rest).arg("XX").arg("KEEPTTL");
+        let done: Result<Value, _> = self.link.query(&set).await;
+        done.map(drop).map_err(store_error)
+    }
+
+    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let keys = self.keys(activity);
+        let mut call = self.release.call(2);
+        call.arg(keys.lease()).arg(keys.claims()).arg(token);
+        self.run(&call).await.map(drop)
     }
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {

@@ -26,6 +26,7 @@
 )]
 
 mod activities;
+mod certificates;
 mod containers;
 mod guarded;
 mod native;
@@ -39,6 +40,7 @@ mod worker_process;
 mod tests;
 
 pub use activities::{Dead, Message, Provider, Reply};
+pub use certificates::certificate;
 pub use guarded::{Guarded, scratch};
 pub use native::{NatsServer, RedisServer, free_port};
 pub use neighbour::{ConnectedNeighbour, MOST_SLOWDOWN, Neighbour};

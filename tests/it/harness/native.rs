@@ -35,8 +35,25 @@ impl NatsServer {
 
     /// Starts one that has no JetStream.
     pub async fn start_without_jetstream() -> Self {
-        let server = Server::start(Kind::CoreNats, |port, dir| configured(port, dir, ""));
+        Self::start_without_jetstream_with("").await
+    }
+
+    /// The same with more lines in its configuration file.
+    pub async fn start_without_jetstream_with(lines: &str) -> Self {
+        let server = Server::start(Kind::CoreNats, |port, dir| configured(port, dir, lines));
         server.await.map_or_else(fail, Self)
+    }
+
+    /// Starts one with more lines in the JetStream section of its configuration file, and outside of it.
+    pub async fn start_with_jetstream(jetstream: &str, lines: &str) -> Self {
+        let started = Self::try_start_with(jetstream, lines).await;
+        started.unwrap_or_else(fail)
+    }
+
+    /// Starts one that greets nobody before a TLS handshake, if this version can.
+    pub async fn try_start_with_tls_first(lines: &str) -> Result<Self, String> {
+        let server = Server::start(Kind::SilentNats, |port, dir| configured(port, dir, lines));
+        server.await.map(Self)
     }
 
     /// Starts one that syncs its files before it answers, as far as it can: the setting came with nats-server 2.10. Also
@@ -54,11 +71,19 @@ impl NatsServer {
 
     async fn try_start_with(jetstream: &str, configuration: &str) -> Result<Self, String> {
         let server = Server::start(Kind::Nats, |port, dir| {
-            let store = dir.join("jetstream");
-            let jetstream = format!("jetstream {{ store_dir: {store:?}, {jetstream} }}");
+            let jetstream = self::jetstream(dir, jetstream);
             configured(port, dir, &format!("{jetstream}\n{configuration}"))
         });
         server.await.map(Self)
+    }
+
+    /// Gives it other lines in its configuration file, and has it read them.
+    pub fn configure(&self, lines: &str) {
+        let (port, dir) = (self.0.port, self.0.dir.path());
+        let store = dir.join("jetstream");
+        let lines = format!("jetstream {{ store_dir: {store:?} }}\n{lines}");
+        configured(port, dir, &lines).unwrap_or_else(|error| fail(error.to_string()));
+        self.0.process().signal("HUP");
     }
 
     /// Its port on the loopback address.
@@ -89,6 +114,14 @@ impl NatsServer {
     /// Starts it again on the same port with the same data, and waits until it is ready.
     pub async fn start_again(&mut self) {
         self.0.run().await.unwrap_or_else(fail);
+    }
+
+    /// Has it read other lines of configuration while it runs, as `nats-server --signal reload` does.
+    pub fn reconfigure(&self, configuration: &str) {
+        let (port, dir) = (self.0.port, self.0.dir.path());
+        let lines = format!("{}\n{configuration}", jetstream(dir, ""));
+        configured(port, dir, &lines).expect("the file can be written");
+        self.0.process().signal("HUP");
     }
 
     /// Holds it still (SIGSTOP): connections stay open and nothing answers.
@@ -170,6 +203,12 @@ impl RedisServer {
     }
 }
 
+/// What a configuration file says of JetStream.
+fn jetstream(dir: &Path, more: &str) -> String {
+    let store = dir.join("jetstream");
+    format!("jetstream {{ store_dir: {store:?}, {more} }}")
+}
+
 /// The arguments of a nats-server with these lines in its configuration file.
 fn configured(port: u16, dir: &Path, lines: &str) -> io::Result<Vec<String>> {
     let file = dir.join("nats.conf");
@@ -181,13 +220,15 @@ fn configured(port: u16, dir: &Path, lines: &str) -> io::Result<Vec<String>> {
 enum Kind {
     Nats,
     CoreNats,
+    /// It says nothing of itself before the handshake.
+    SilentNats,
     Redis,
 }
 
 impl Kind {
     fn program(self) -> &'static str {
         match self {
-            Self::Nats | Self::CoreNats => "nats-server",
+            Self::Nats | Self::CoreNats | Self::SilentNats => "nats-server",
             Self::Redis => "redis-server",
         }
     }
@@ -195,7 +236,7 @@ impl Kind {
     /// What it logs once it has its port.
     fn has_its_port(self) -> &'static str {
         match self {
-            Self::Nats | Self::CoreNats => "Listening for client connections on",
+            Self::Nats | Self::CoreNats | Self::SilentNats => "Listening for client connections on",
             Self::Redis => "Ready to accept connections",
         }
     }
@@ -203,6 +244,9 @@ impl Kind {
     /// Whether a server on this port is ready for work; for NATS that is with JetStream running.
     async fn answers(self, port: u16) -> Option<()> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+        if self == Self::SilentNats {
+            return Some(());
+        }
         if self == Self::Redis {
             stream.write_all(b"PING\r\n").await.ok()?;
         }
@@ -211,7 +255,7 @@ impl Kind {
         let said = String::from_utf8_lossy(&said[..len]);
         let ready = match self {
             Self::Nats => said.starts_with("INFO ") && said.contains(r#""jetstream":true"#),
-            Self::CoreNats => said.starts_with("INFO "),
+            Self::CoreNats | Self::SilentNats => said.starts_with("INFO "),
             // An error that asks for a password is an answer too; `-LOADING` is not.
             Self::Redis => said.starts_with("+PONG") || said.starts_with("-NOAUTH"),
         };

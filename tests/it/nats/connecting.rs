@@ -1,7 +1,5 @@
 //! Ways in, and what is said when there is none.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
 use greentic_worker::adapters::nats::ConnectError;
@@ -10,6 +8,7 @@ use greentic_worker::model::Secret;
 
 use super::keys::{Jwts, user_key};
 use super::*;
+use crate::harness::certificate;
 
 fn secret(value: &str) -> Option<Secret> {
     Some(Secret::new(value))
@@ -117,44 +116,8 @@ async fn credentials_file() {
     refused(&given, &["the credentials file"]).await;
     std::fs::write(&file, "nothing").unwrap();
     let error = Nats::connect(&given).await.err().unwrap();
-    assert!(
-        matches!(error, ConnectError::Credentials { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ConnectError::Credentials(_)), "{error:?}");
     assert!(error.to_string().contains("worker.creds"), "{error}");
-}
-
-/// A certificate for 127.0.0.1 that is its own authority, with its key.
-fn certificate(dir: &std::path::Path, name: &str) -> (PathBuf, PathBuf) {
-    let (cert, key) = (
-        dir.join(format!("{name}.pem")),
-        dir.join(format!("{name}.key")),
-    );
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-        ])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=greentic-it"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-addext", "extendedKeyUsage=serverAuth,clientAuth"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output()
-        .expect("openssl is there");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    (cert, key)
 }
 
 #[tokio::test]
@@ -169,6 +132,7 @@ async fn tls_both_ways() {
     let mutual = Config {
         tls: Tls {
             required: true,
+            handshake_first: false,
             ca_file: Some(cert.clone()),
             cert_file: Some(cert.clone()),
             key_file: Some(key.clone()),

@@ -13,6 +13,7 @@ pub struct Jwts {
     operator: String,
     /// The public keys of the accounts with their JWTs: the worker's, and the system account that JetStream wants.
     accounts: [(String, String); 2],
+    account: KeyPair,
     user: String,
     user_seed: String,
 }
@@ -44,13 +45,17 @@ impl Jwts {
                 signed_account(&account, &limits),
                 signed_account(&KeyPair::new_account(), &no_storage),
             ],
-            user: signed(
-                &account,
-                &user,
-                &json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 }),
-            ),
+            user: signed(&account, &user, &of_user()),
             user_seed: user.seed().unwrap(),
+            account,
         }
+    }
+
+    /// The text of a credentials file of another user, which lasts until then, in seconds since 1970.
+    pub fn credentials_until(&self, end: u64) -> String {
+        let user = KeyPair::new_user();
+        let jwt = signed_until(&self.account, &user, &of_user(), Some(end));
+        written(&jwt, &user.seed().unwrap())
     }
 
     /// What a server needs to trust the operator.
@@ -65,23 +70,38 @@ impl Jwts {
 
     /// The text of a credentials file.
     pub fn credentials(&self) -> String {
-        format!(
-            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-            self.user, self.user_seed
-        )
+        written(&self.user, &self.user_seed)
     }
 }
 
+fn written(jwt: &str, seed: &str) -> String {
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
+}
+
+fn of_user() -> Value {
+    json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 })
+}
+
 fn signed(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> String {
+    signed_until(issuer, subject, claims, None)
+}
+
+fn signed_until(issuer: &KeyPair, subject: &KeyPair, claims: &Value, end: Option<u64>) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let mut all = json!({
+        "jti": subject.public_key(), "iat": 1_700_000_000, "name": "it",
+        "iss": issuer.public_key(), "sub": subject.public_key(), "nats": claims
+    });
+    if let Some(end) = end {
+        all["exp"] = end.into();
+    }
     let body = format!(
         "{}.{}",
         part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })),
-        part(&json!({
-            "jti": subject.public_key(), "iat": 1_700_000_000, "name": "it",
-            "iss": issuer.public_key(), "sub": subject.public_key(), "nats": claims
-        }))
+        part(&all)
     );
     let signature = issuer.sign(body.as_bytes()).unwrap();
     format!("{body}.{}", URL_SAFE_NO_PAD.encode(signature))

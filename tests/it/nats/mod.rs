@@ -4,9 +4,12 @@ mod connecting;
 mod core;
 mod delivering;
 mod keys;
+mod options;
 mod outages;
 mod permissions;
 mod publishing;
+mod refusals;
+mod rotation;
 mod topology;
 mod unreadable;
 

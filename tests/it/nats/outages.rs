@@ -117,13 +117,10 @@ async fn memory_streams_are_made_again_after_a_restart() {
     let mut server = NatsServer::start_own().await;
     let tenant = tenant();
     let mut config = config(&server);
-    for stream in [
-        &mut config.inbound,
-        &mut config.outbound,
-        &mut config.deadletter,
-    ] {
+    for stream in [&mut config.inbound, &mut config.deadletter] {
         stream.storage = Storage::Memory;
     }
+    config.outbound.storage = Storage::Memory;
     let nats = nats(&config, &tenant).await;
     none(&nats, &tenant).await;
     server.stop().await;

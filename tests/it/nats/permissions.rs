@@ -77,7 +77,7 @@ async fn a_worker_that_finds_its_streams() {
     let nats = nats(&off, &tenant).await;
     works(&nats, &admin(&server).await, &tenant).await;
 
-    // It may not do more: making a stream goes unanswered.
+    // It may not do more.
     let on = Config {
         request_timeout: Duration::from_secs(1),
         ..config(&server, "worker")
@@ -86,8 +86,12 @@ async fn a_worker_that_finds_its_streams() {
     stream.delete_stream("GREENTIC_OUTBOUND").await.unwrap();
     let worker = Nats::connect(&on).await.unwrap();
     let refused = worker.prepare(std::slice::from_ref(&tenant)).await;
-    let text = refused.unwrap_err().to_string();
+    let text = refused.unwrap().to_string();
     assert!(text.contains("permission"), "{text}");
+    assert!(
+        text.contains("$JS.API.STREAM.CREATE.GREENTIC_OUTBOUND"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 pub mod backend;
 mod connection;
+mod failover;
 mod keyspace;
+mod refusals;
 mod state_interop;
 mod unreadable;
 mod wait_interop;

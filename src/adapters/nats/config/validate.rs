@@ -16,6 +16,7 @@ impl Config {
         self.validate_url(&mut problems);
         self.validate_authentication(&mut problems);
         self.validate_tls(&mut problems);
+        self.validate_subjects(&mut problems);
         self.validate_times(&mut problems);
         for stream in StreamName::ALL {
             self.validate_stream(stream, &mut problems);
@@ -38,8 +39,8 @@ impl Config {
 
     fn validate_authentication(&self, problems: &mut Problems) {
         let ways: Vec<&str> = [
-            ("user", self.user.is_some()),
-            ("token", self.token.is_some()),
+            ("user", self.user.is_some() || self.user_file.is_some()),
+            ("token", self.token.is_some() || self.token_file.is_some()),
             ("creds_file", self.creds_file.is_some()),
             ("nkey_seed", self.nkey_seed.is_some()),
             ("nkey_seed_file", self.nkey_seed_file.is_some()),
@@ -57,19 +58,72 @@ impl Config {
                 .remedy("keep the one that the server asks for"),
             );
         }
-        if self.user.is_some() != self.password.is_some() {
+        let user = self.user.is_some() || self.user_file.is_some();
+        if user != (self.password.is_some() || self.password_file.is_some()) {
             problems.push(
                 Problem::error("`user` and `password` go together, and only one is given")
                     .at("nats")
                     .remedy("give both, or `token` where the server asks for a token only"),
             );
         }
-        missing_file("nats.creds_file", self.creds_file.as_deref(), problems);
-        missing_file(
-            "nats.nkey_seed_file",
-            self.nkey_seed_file.as_deref(),
-            problems,
-        );
+        for (key, given, file) in [
+            ("user_file", self.user.is_some(), &self.user_file),
+            (
+                "password_file",
+                self.password.is_some(),
+                &self.password_file,
+            ),
+            ("token_file", self.token.is_some(), &self.token_file),
+            ("creds_file", false, &self.creds_file),
+            ("nkey_seed_file", false, &self.nkey_seed_file),
+        ] {
+            let place = format!("nats.{key}");
+            if given && file.is_some() {
+                problems.push(
+                    Problem::error(format!(
+                        "`{}` and `{key}` are both given",
+                        key.trim_end_matches("_file")
+                    ))
+                    .at(&place)
+                    .remedy("keep one of them"),
+                );
+            }
+            missing_file(&place, file.as_deref(), problems);
+        }
+    }
+
+    fn validate_subjects(&self, problems: &mut Problems) {
+        for (place, value, dots) in [
+            ("nats.inbox_prefix", &self.inbox_prefix, true),
+            ("nats.jetstream.domain", &self.jetstream.domain, false),
+            (
+                "nats.jetstream.api_prefix",
+                &self.jetstream.api_prefix,
+                true,
+            ),
+        ] {
+            let Some(value) = value else { continue };
+            let fits = |token: &str| {
+                let mut chars = token.chars();
+                !token.is_empty() && chars.all(|c| c.is_ascii_graphic() && !"*>.".contains(c))
+            };
+            if !value.split('.').all(fits) || (!dots && value.contains('.')) {
+                problems.push(
+                    Problem::error(format!("`{}` cannot begin a subject", value.escape_debug()))
+                        .at(place)
+                        .remedy(
+                            "use visible ASCII characters, no wildcards and no dot at either end",
+                        ),
+                );
+            }
+        }
+        if self.jetstream.domain.is_some() && self.jetstream.api_prefix.is_some() {
+            problems.push(
+                Problem::error("`domain` and `api_prefix` are both given")
+                    .at("nats.jetstream")
+                    .remedy("keep one of them: a domain stands for the prefix `$JS.<domain>.API`"),
+            );
+        }
     }
 
     fn validate_tls(&self, problems: &mut Problems) {

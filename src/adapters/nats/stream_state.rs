@@ -1,0 +1,98 @@
+//! Streams as they are: their limits, how much they hold, and which limit it is that they refuse a message for.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_nats::jetstream::stream::{Config as ServerStream, DiscardPolicy};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::fault::Fault;
+use super::names::StreamName;
+use super::topology::Topology;
+
+/// The answer to requests about a stream or consumer, of which mostly the configuration matters here.
+#[derive(Deserialize)]
+pub(super) struct Described<C> {
+    pub(super) config: C,
+    #[serde(default)]
+    pub(super) state: StreamState,
+}
+
+/// What a stream holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct StreamState {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+    /// How many messages of each subject that was asked about; missing where there are none.
+    pub(super) subjects: Option<HashMap<String, u64>>,
+}
+
+impl Topology {
+    /// The largest message that a stream takes, headers included, as far as that is known.
+    pub(super) fn largest(&self, stream: StreamName) -> usize {
+        self.limit(stream).load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, stream: StreamName) -> &AtomicUsize {
+        let [inbound, outbound, dead_letter] = &self.largest;
+        match stream {
+            StreamName::Inbound => inbound,
+            StreamName::Outbound => outbound,
+            StreamName::DeadLetter => dead_letter,
+        }
+    }
+
+    /// A stream as it is, with how much it holds of these subjects if any are given.
+    pub(super) async fn look_at(
+        &self,
+        stream: StreamName,
+        subjects: Option<&str>,
+    ) -> Result<(ServerStream, StreamState), Fault> {
+        let method = format!("STREAM.INFO.{}", stream.as_str());
+        let order = match subjects {
+            Some(filter) => json!({ "subjects_filter": filter }),
+            None => json!({}),
+        };
+        let found: Described<ServerStream> = self.link.api(&method, &order).await?;
+        self.remember(stream, &found.config);
+        Ok((found.config, found.state))
+    }
+
+    pub(super) fn remember(&self, stream: StreamName, found: &ServerStream) {
+        let limit = usize::try_from(found.max_message_size).ok();
+        let limit = limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        self.limit(stream).store(limit, Ordering::Relaxed);
+    }
+
+    /// What a stream means that says it has not stored a message: which of its limits is reached. The refusal itself has one
+    /// code for all of them.
+    pub(super) async fn explain(&self, stream: StreamName, subject: &str, fault: Fault) -> Fault {
+        let Ok((config, state)) = self.look_at(stream, Some(subject)).await else {
+            return fault;
+        };
+        let reached =
+            |limit: i64, has: u64| limit > 0 && i64::try_from(has).is_ok_and(|has| has >= limit);
+        let of_subject = state.subjects.unwrap_or_default();
+        let of_subject = of_subject.get(subject).copied().unwrap_or_default();
+        let full = |limit, of_subject| Fault::Full {
+            what: subject.to_owned(),
+            limit,
+            of_subject,
+        };
+        if config.discard != DiscardPolicy::New {
+            fault
+        } else if reached(config.max_messages_per_subject, of_subject) {
+            full("max_msgs_per_subject", true)
+        } else if reached(config.max_messages, state.messages) {
+            full("max_msgs", false)
+        } else if config.max_bytes > 0 {
+            full("max_bytes", false)
+        } else {
+            fault
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Messages that no consumer takes: those of tenants that nobody serves, often a typo in a subject. They stay in the inbound
+//! stream, which all tenants share, until somebody serves their tenant or they are removed.
+
+use std::collections::{HashMap, HashSet};
+
+use async_nats::jetstream::ErrorCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use super::fault::Fault;
+use super::link::Link;
+use super::names::{self, StreamName};
+use crate::model::TenantId;
+
+/// The most subjects of other workers' tenants that are looked up at a time, those with the most messages first.
+const LOOKED_UP: usize = 64;
+/// The most subjects with a consumer that are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// A subject whose messages no consumer takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unserved {
+    /// The subject.
+    pub subject: String,
+    /// The number of its messages in the stream.
+    pub messages: u64,
+}
+
+/// Looks for such messages again and again. It remembers which subjects have a consumer, so that each look gets further.
+#[derive(Debug, Default)]
+pub struct Search {
+    consumed: HashSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    state: State,
+}
+
+#[derive(Deserialize)]
+struct State {
+    #[serde(default)]
+    subjects: Option<HashMap<String, u64>>,
+}
+
+impl Search {
+    /// The subjects found by now, those with the most messages first; none without an inbound stream.
+    pub(super) async fn look(
+        &mut self,
+        link: &Link,
+        served: &[TenantId],
+    ) -> Result<Vec<Unserved>, Fault> {
+        let stream = StreamName::Inbound;
+        let method = format!("STREAM.INFO.{}", stream.as_str());
+        let order = json!({ "subjects_filter": stream.subjects() });
+        let info: Info = match link.api(&method, &order).await {
+            Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
+                return Ok(Vec::new());
+            }
+            info => info?,
+        };
+        let served: HashSet<String> = served.iter().map(|tenant| stream.subject(tenant)).collect();
+        let all = info.state.subjects.unwrap_or_default().into_iter();
+        let mut rest: Vec<Unserved> = all
+            .filter(|(subject, _)| !served.contains(subject) && !self.consumed.contains(subject))
+            .map(|(subject, messages)| Unserved { subject, messages })
+            .collect();
+        rest.sort_unstable_by(|a, b| {
+            b.messages
+                .cmp(&a.messages)
+                .then_with(|| a.subject.cmp(&b.subject))
+        });
+        let mut found = Vec::new();
+        let mut left = LOOKED_UP;
+        for unserved in rest {
+            let Some(consumer) = consumer_of(&unserved.subject) else {
+                found.push(unserved);
+                continue;
+            };
+            let Some(less) = left.checked_sub(1) else {
+                continue;
+            };
+            left = less;
+            match is_there(link, &consumer).await? {
+                true => self.remember(unserved.subject),
+                false => found.push(unserved),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Consumers come and go, so what is remembered is forgotten now and then.
+    fn remember(&mut self, subject: String) {
+        if self.consumed.len() >= REMEMBERED {
+            self.consumed.clear();
+        }
+        self.consumed.insert(subject);
+    }
+
+    /// Has the next look ask for every consumer again.
+    pub fn forget(&mut self) {
+        self.consumed.clear();
+    }
+}
+
+/// The consumer that would take a subject's messages; none if no tenant can have this subject.
+fn consumer_of(subject: &str) -> Option<String> {
+    let tenant = subject.split_once('.')?.1;
+    let tenant = TenantId::new(tenant).ok()?;
+    names::fits_a_subject(&tenant).then(|| names::consumer_name(&tenant))
+}
+
+async fn is_there(link: &Link, consumer: &str) -> Result<bool, Fault> {
+    let method = format!("CONSUMER.INFO.{}.{consumer}", StreamName::Inbound.as_str());
+    match link.api::<IgnoredAny>(&method, &json!({})).await {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.code() == Some(ErrorCode::CONSUMER_NOT_FOUND) => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}

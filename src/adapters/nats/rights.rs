@@ -3,6 +3,7 @@
 //! From 2.10 on a server tells a user's permissions. Else each subject is tried out: a message whose reply subject is one of
 //! the server's own goes nowhere, and the server says whether its subject or only its reply was wrong.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use super::fault::Fault;
 use super::link::{Link, refused};
 use super::names::{self, StreamName};
-use crate::model::{Problem, TenantId};
+use crate::model::{Problem, Severity, TenantId};
 
 /// The beginning of the server's own reply subjects. No client may use them.
 pub(super) const RESERVED: &str = "_R_.";
@@ -63,28 +64,37 @@ impl Permission {
     }
 }
 
-/// The problem of a user that may not publish replies and dead letters of these tenants, if there is one.
-pub(super) async fn check(link: &Link, tenants: &[&TenantId]) -> Result<Option<Problem>, Fault> {
-    let subjects: Vec<String> = tenants
-        .iter()
-        .flat_map(|tenant| {
-            [
-                StreamName::Outbound.subject(tenant),
-                StreamName::DeadLetter.subject(tenant),
-            ]
-        })
-        .collect();
-    let denied = match permissions(link).await? {
-        Some(publish) => subjects
+/// The problems of a user that may not publish replies or dead letters of these tenants. What only some of them are refused
+/// is those tenants' trouble, and no reason not to serve the others.
+pub(super) async fn check(link: &Link, tenants: &[&TenantId]) -> Result<Vec<Problem>, Fault> {
+    const KINDS: [StreamName; 2] = [StreamName::Outbound, StreamName::DeadLetter];
+    let subjects = |kind: StreamName| tenants.iter().map(move |tenant| kind.subject(tenant));
+    let each: Vec<String> = KINDS.into_iter().flat_map(subjects).collect();
+    let denied: HashSet<String> = match permissions(link).await? {
+        Some(publish) => each
             .into_iter()
             .filter(|subject| !publish.covers(subject))
             .collect(),
-        None => tried_out(link, subjects).await?,
+        None => tried_out(link, each).await?.into_iter().collect(),
     };
-    Ok(problem(&denied))
+    let (mut all, mut some) = (Vec::new(), Vec::new());
+    for kind in KINDS {
+        let of_kind: Vec<String> = subjects(kind)
+            .filter(|subject| denied.contains(subject))
+            .collect();
+        match of_kind.len() == tenants.len() {
+            true => all.extend(of_kind),
+            false => some.extend(of_kind),
+        }
+    }
+    let problems = [(Severity::Error, all), (Severity::Warning, some)];
+    let problems = problems
+        .iter()
+        .filter_map(|(severity, denied)| problem(*severity, denied));
+    Ok(problems.collect())
 }
 
-fn problem(denied: &[String]) -> Option<Problem> {
+fn problem(severity: Severity, denied: &[String]) -> Option<Problem> {
     if denied.is_empty() {
         return None;
     }
@@ -92,11 +102,13 @@ fn problem(denied: &[String]) -> Option<Problem> {
     if let Some(more) = denied.len().checked_sub(LISTED).filter(|more| *more > 0) {
         list.push_str(&format!(" and {more} more"));
     }
-    Some(
-        Problem::error(format!("the NATS user may not publish to {list}")).remedy(
-            "give the user the permission to publish to `outbound.>` and `deadletter.>`; docs/nats.md has all that a worker needs",
-        ),
-    )
+    let problem = Problem::error(format!("the NATS user may not publish to {list}")).remedy(
+        "give the user the permission to publish to `outbound.>` and `deadletter.>`; docs/nats.md has all that a worker needs",
+    );
+    Some(Problem {
+        severity,
+        ..problem
+    })
 }
 
 /// Asks the server for the user's rights to publish; nothing where it does not say.
@@ -186,8 +198,8 @@ mod tests {
     #[test]
     fn a_long_list_is_cut() {
         let many: Vec<String> = (0..7).map(|n| format!("outbound.t{n}")).collect();
-        let said = problem(&many).unwrap().to_string();
+        let said = problem(Severity::Error, &many).unwrap().to_string();
         assert!(said.contains("outbound.t4 and 2 more"), "{said}");
-        assert_eq!(problem(&[]), None);
+        assert_eq!(problem(Severity::Error, &[]), None);
     }
 }

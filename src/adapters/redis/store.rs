@@ -13,7 +13,7 @@ use super::notes::Notes;
 use super::script::{Call, Script};
 use super::{Config, begin, commit, keys, probe, server};
 use crate::adapters::patience::wait_for;
-use crate::model::{Activity, EnvId, Outbound, Problems, TenantId};
+use crate::model::{Activity, EnvId, Outbound, Problems, Severity, TenantId};
 use crate::ports::{
     Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
 };
@@ -75,7 +75,8 @@ impl RedisStore {
         }
     }
 
-    /// Loads and runs every script on keys of each tenant that no turn has. What the server refuses comes back as problems.
+    /// Loads and runs every script on keys of each tenant that no turn has. What the server refuses comes back as problems; what
+    /// it refuses to some of them only is those tenants' trouble, and no reason not to serve the others.
     ///
     /// # Errors
     ///
@@ -87,16 +88,25 @@ impl RedisStore {
             .map(|tenant| probe::tenant(self, env, tenant))
             .collect();
         let mut probed = futures_util::stream::iter(each).buffered(PROBES_AT_ONCE);
-        let mut problems = Problems::default();
+        let (mut problems, mut is_served) = (Vec::new(), false);
         while let Some(found) = probed.next().await {
-            for problem in found? {
+            let found = found?;
+            is_served |= found.is_empty();
+            for problem in found {
                 // What one tenant meets, others mostly meet, too.
-                if !problems.iter().any(|known| *known == problem) {
+                if !problems.contains(&problem) {
                     problems.push(problem);
                 }
             }
         }
-        Ok(problems)
+        if is_served {
+            for problem in &mut problems {
+                problem.severity = Severity::Warning;
+            }
+        }
+        let mut all = Problems::default();
+        all.extend(problems);
+        Ok(all)
     }
 
     /// The server's name and version, such as `Redis 7.0.15`; none where its ACL withholds it.

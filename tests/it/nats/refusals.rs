@@ -132,15 +132,19 @@ async fn permissions_that_are_missing() {
     for (publish, says) in [
         (
             r#""outbound.>", "deadletter.>""#,
-            "may not publish to `$JS.API.STREAM.INFO.GREENTIC_INBOUND`",
+            "error: stream GREENTIC_INBOUND: the NATS user may not publish to `$JS.API.STREAM.INFO.GREENTIC_INBOUND`",
         ),
         (
             r#""$JS.API.>", "outbound.>", "deadletter.acme""#,
-            "may not publish to deadletter.beta",
+            "warning: the NATS user may not publish to deadletter.beta",
         ),
         (
             r#""$JS.API.>", "$SYS.REQ.USER.INFO", "outbound.acme", "deadletter.>""#,
-            "may not publish to outbound.beta",
+            "warning: the NATS user may not publish to outbound.beta",
+        ),
+        (
+            r#""$JS.API.>", "outbound.acme""#,
+            "error: the NATS user may not publish to deadletter.acme, deadletter.beta",
         ),
         (
             r#""$JS.API.STREAM.>", "$JS.API.CONSUMER.INFO.>", "outbound.>", "deadletter.>""#,

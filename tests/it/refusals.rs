@@ -543,3 +543,37 @@ async fn keys_that_redis_denies_stop_their_tenant_only() {
     assert_eq!(provider.published().await, (100, 0));
     all_well(&worker).await;
 }
+
+#[tokio::test]
+async fn a_tenant_that_is_bound_later_and_refused_something_is_served_as_far_as_it_can_be() {
+    let mut site = Site::start_with(&denying(&[])).await;
+    let subject = format!("outbound.{}", site.refused.id);
+    site.nats.reconfigure(&denying(&[&subject]));
+    let bindings = crate::harness::scratch();
+    let bind = |tenant: &Tenant| {
+        for entry in std::fs::read_dir(tenant.dir()).unwrap() {
+            let file = entry.unwrap();
+            let name = format!("{}.{}", tenant.id, file.file_name().to_string_lossy());
+            std::fs::copy(file.path(), bindings.path().join(name)).unwrap();
+        }
+    };
+    let neighbour = site.neighbour.take().unwrap();
+    bind(neighbour.tenant());
+    let worker = WorkerProcess::of(&site.servers)
+        .bindings_dir(bindings.path())
+        .setting("NATS__USER", "worker")
+        .setting("NATS__PASSWORD", "worker")
+        .setting("RELOAD__EVERY", "100ms")
+        .start()
+        .await;
+    let mut neighbour = neighbour.connect(&site.servers).await;
+    let mut provider = site.provider().await.patient(DEADLINE);
+    provider.send(&say("main", "hello", 1)).await;
+    bind(&site.refused);
+    let (status, _) = named(&worker, &site.refused, "outbound", "permission").await;
+    assert_eq!(status, 200);
+    neighbour.latency().await;
+    site.nats.reconfigure(&denying(&[]));
+    provider.expect_text("hello").await;
+    provider.settled().await;
+}

@@ -32,6 +32,8 @@ struct Changes {
     vars: Vec<(String, Option<Value>)>,
     /// What was taken out of [`Then`] already.
     noted: Option<Noted>,
+    /// Nothing comes after them that a slice could cut short, so nothing has to be remembered.
+    are_last: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl Machine {
             displaced: None,
             vars: Vec::new(),
             noted: None,
+            are_last: node.vars_out.is_empty() && node.routing.is_fixed(),
         };
         let found = self.answer_and_bind(cx, &mut output, &mut then, &mut changes);
         match found {
@@ -68,7 +71,8 @@ impl Machine {
             Err(_) if self.budget.pauses() => {
                 self.undo(node, changes, &mut then);
                 self.budget.go_back(mark);
-                Ok(Settled::Step(Progress::Pauses(Work::Finish(output, then))))
+                let work = Box::new(Work::Finish(output, then));
+                Ok(Settled::Step(Progress::Pauses(work)))
             }
             Err(error) => Err(error),
         }
@@ -143,6 +147,9 @@ impl Machine {
         changes: &mut Changes,
     ) -> Result<(), FlowError> {
         match std::mem::replace(then, Then::Continue) {
+            Then::Assign(name, value) if changes.are_last => {
+                self.frame.vars.insert(name, value);
+            }
             Then::Assign(name, value) => {
                 let old = self.frame.vars.insert(name.clone(), value);
                 changes.vars.push((name.clone(), old));

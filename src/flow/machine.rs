@@ -36,7 +36,7 @@ pub(super) enum Progress {
     /// An answer, which the node needs to be done.
     Asks(Ask, Pending),
     /// The same work, with the next slice.
-    Pauses(Work),
+    Pauses(Box<Work>),
     /// The next message.
     Waits(Parking),
     /// Nothing.
@@ -160,7 +160,7 @@ impl Machine {
             Ok(outcome) => self.settle(cx, outcome),
             Err(_) if self.budget.pauses() => {
                 self.budget.go_back(mark);
-                Ok(Progress::Pauses(Work::RunAgain))
+                Ok(Progress::Pauses(Box::new(Work::RunAgain)))
             }
             Err(error) => Err(error),
         }
@@ -221,7 +221,7 @@ impl Machine {
             Ok(outcome) => self.settle(cx, outcome),
             Err(_) if self.budget.pauses() => {
                 self.budget.go_back(mark);
-                Ok(Progress::Pauses(Work::Read(answer)))
+                Ok(Progress::Pauses(Box::new(Work::Read(answer))))
             }
             Err(error) => Err(error),
         }

@@ -96,6 +96,14 @@ pub(super) struct Halt {
 }
 
 impl Routing {
+    /// Whether it leads to the same place whatever the run has, so that nothing has to be worked out.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Self::To(_) | Self::End => true,
+            Self::Branch { .. } | Self::Routes { .. } => false,
+        }
+    }
+
     /// Compiles a routing. `node` finds a node of the flow by its id.
     pub(super) fn compile(
         source: &Source,

@@ -94,7 +94,7 @@ pub fn advance(cx: &Context<'_>, run: Box<Run>, event: Event) -> Result<Step, Fl
                 return Ok(paused(machine, Work::Run, false));
             }
             Progress::On => Work::Run,
-            Progress::Pauses(work) => return Ok(paused(machine, work, true)),
+            Progress::Pauses(work) => return Ok(paused(machine, *work, true)),
             Progress::Asks(ask, pending) => {
                 return Ok(Step::Ask(
                     Box::new(Run(Stage::Asked(machine, pending))),

@@ -30,6 +30,9 @@ struct Tables {
     claims: HashMap<ActivityName, Lasting<u32>>,
     leases: HashMap<LeaseName, Lasting<String>>,
     state: HashMap<(Owner, StateSlot), String>,
+    /// The bytes of state of each user and of each tenant, as quotas count them.
+    user_bytes: HashMap<Owner, i128>,
+    tenant_bytes: HashMap<(EnvId, TenantId), i128>,
 }
 
 /// A value until its time is over.
@@ -153,12 +156,8 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         if let Some(park) = &commit.park {
             tables.waits.park(activity, park, now)?;
         }
-        for (slot, value) in commit.state_written {
-            let place = (owner(activity), slot.clone());
-            match value {
-                Some(value) => tables.state.insert(place, value.clone()),
-                None => tables.state.remove(&place),
-            };
+        if !commit.state_written.is_empty() {
+            tables.write_state(commit);
         }
         let record = Self::lasting(commit.outbox.to_vec(), now, self.dedupe_window);
         tables.applied.insert(name(activity), record);
@@ -207,6 +206,26 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
 }
 
 impl Tables {
+    /// Writes the state of a turn, and counts it.
+    fn write_state(&mut self, commit: &Commit<'_>) {
+        let owner = owner(commit.activity);
+        let tenant = (owner.0.clone(), owner.1.clone());
+        let mut change = 0;
+        for (slot, value) in commit.state_written {
+            change += value
+                .as_ref()
+                .map_or(0, |value| stored_bytes(&owner, slot, value));
+            let place = (owner.clone(), slot.clone());
+            let before = match value {
+                Some(value) => self.state.insert(place, value.clone()),
+                None => self.state.remove(&place),
+            };
+            change -= before.map_or(0, |before| stored_bytes(&owner, slot, &before));
+        }
+        *self.tenant_bytes.entry(tenant).or_default() += change;
+        *self.user_bytes.entry(owner).or_default() += change;
+    }
+
     /// Frees a lease, but only its holder's; tells whether it did.
     fn release(&mut self, activity: &Activity, token: &str) -> bool {
         let name = lease_name(activity);
@@ -265,16 +284,9 @@ impl Tables {
             let bytes = |value: &String| stored_bytes(owner, slot, value);
             value.as_ref().map_or(0, bytes) - before.map_or(0, bytes)
         });
-        let (mut user, mut tenant) = (0, 0);
-        for ((whose, slot), value) in &self.state {
-            let bytes = stored_bytes(whose, slot, value);
-            if whose == owner {
-                user += bytes;
-            }
-            if (&whose.0, &whose.1) == (&owner.0, &owner.1) {
-                tenant += bytes;
-            }
-        }
+        let tenant = (owner.0.clone(), owner.1.clone());
+        let user = self.user_bytes.get(owner).copied().unwrap_or(0);
+        let tenant = self.tenant_bytes.get(&tenant).copied().unwrap_or(0);
         (written.sum(), user, tenant)
     }
 

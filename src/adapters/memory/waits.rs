@@ -63,15 +63,16 @@ impl Waits {
 
     /// How many waits a user has, but for this one.
     pub fn open(&self, activity: &Activity, taken: Option<&SessionKey>) -> usize {
-        let owner = |of: &Activity| {
-            let (env, tenant) = (of.env.clone(), of.tenant.clone());
-            (env, tenant, of.team.clone(), of.user.clone())
+        let is_theirs = |of: &Activity| {
+            of.user == activity.user
+                && of.team == activity.team
+                && of.tenant == activity.tenant
+                && of.env == activity.env
         };
-        let whose = owner(activity);
         let theirs = self
             .parked
             .iter()
-            .filter(|(key, parked)| owner(&parked.activity) == whose && Some(*key) != taken);
+            .filter(|(key, parked)| is_theirs(&parked.activity) && Some(*key) != taken);
         theirs.count()
     }
 

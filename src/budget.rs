@@ -1,7 +1,7 @@
 //! The memory that messages, turns and components of a worker use, counted for each tenant against one limit.
 //!
 //! Near the limit whoever uses more than its share waits, and everybody else goes on: a tenant's share is an equal part
-//! of [`SOFT`] of the limit, for as many tenants as use any. A tenant that uses nothing never waits, so that something
+//! of `SOFT` of the limit, for as many tenants as use any. A tenant that uses nothing never waits, so that something
 //! always goes on, and what is counted comes back when it ends.
 
 use std::collections::HashMap;

@@ -38,7 +38,8 @@ struct Changes {
 
 #[derive(Debug)]
 enum Noted {
-    Var(String),
+    /// The variable that was assigned, and what it was before.
+    Var(String, Option<Value>),
     Store(String, OlderState),
     Log,
 }
@@ -151,9 +152,11 @@ impl Machine {
                 self.frame.vars.insert(name, value);
             }
             Then::Assign(name, value) => {
-                let old = self.frame.vars.insert(name.clone(), value);
-                changes.vars.push((name.clone(), old));
-                changes.noted = Some(Noted::Var(name));
+                let old = match self.frame.vars.get_mut(&name) {
+                    Some(variable) => Some(std::mem::replace(variable, value)),
+                    None => self.frame.vars.insert(name.clone(), value),
+                };
+                changes.noted = Some(Noted::Var(name, old));
             }
             Then::Store(key, value) => {
                 let written = self.memory.write(self.frame.flow, &key, Some(value));
@@ -176,18 +179,24 @@ impl Machine {
         Ok(())
     }
 
+    /// Gives a variable its older value back. Returns the newer one.
+    fn restore(&mut self, name: String, old: Option<Value>) -> Option<Value> {
+        match old {
+            Some(old) => self.frame.vars.insert(name, old),
+            None => self.frame.vars.remove(&name),
+        }
+    }
+
     /// Takes back what the end of a node has changed. The answers in its output are put in again when it ends anew.
     fn undo(&mut self, node: &Node, changes: Changes, then: &mut Then) {
-        let mut assigned = None;
         for (name, old) in changes.vars.into_iter().rev() {
-            let set = match old {
-                Some(old) => self.frame.vars.insert(name, old),
-                None => self.frame.vars.remove(&name),
-            };
-            assigned = set;
+            self.restore(name, old);
         }
         match changes.noted {
-            Some(Noted::Var(name)) => *then = Then::Assign(name, assigned.unwrap_or_default()),
+            Some(Noted::Var(name, old)) => {
+                let assigned = self.restore(name.clone(), old);
+                *then = Then::Assign(name, assigned.unwrap_or_default());
+            }
             Some(Noted::Store(key, old)) => {
                 let value = self.memory.unwrite(self.frame.flow, &key, old);
                 *then = Then::Store(key, value.unwrap_or_default());

@@ -16,7 +16,7 @@ const LONGEST: usize = 120;
 /// The label of all other subjects together.
 const OTHERS: &str = "(others)";
 
-/// See the [module](self).
+/// The gauge of messages that no consumer takes, by subject.
 #[derive(Debug, Default)]
 pub struct UnservedMetrics {
     messages: Family<Subject, Gauge>,

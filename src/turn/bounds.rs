@@ -100,6 +100,10 @@ fn state(values: &[(StateSlot, Option<String>)]) -> usize {
 
 /// The bytes that a session takes whose context is this text, which it holds as a JSON string.
 pub(super) fn session_bytes(context: &str, reason: Option<&str>) -> usize {
-    let escaped = memchr::memchr2_iter(b'"', b'\\', context.as_bytes()).count();
+    // Every sixth byte or so is one: the compiler's vectors count them faster than a search that stops at each.
+    let escaped = context
+        .bytes()
+        .map(|byte| usize::from(matches!(byte, b'"' | b'\\')))
+        .sum::<usize>();
     EACH + context.len() + escaped + reason.map_or(0, str::len)
 }

@@ -254,8 +254,9 @@ impl Tables {
 
     /// The bytes of state that the tenant has after a commit that changes them, if that is within the quotas.
     fn use_of_quotas(&self, commit: &Commit<'_>) -> Result<Option<u64>, QuotaExcess> {
-        let (owner, quotas) = (owner(commit.activity), commit.quotas);
-        let used = (!commit.state_written.is_empty()).then(|| self.state_bytes(commit, &owner));
+        let quotas = commit.quotas;
+        let writes = !commit.state_written.is_empty();
+        let used = writes.then(|| self.state_bytes(commit, &owner(commit.activity)));
         if let Some((change, user, tenant)) = used
             && change > 0
         {

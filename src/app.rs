@@ -63,7 +63,9 @@ pub enum StartError {
     #[error(transparent)]
     Redis(#[from] redis::ConnectError),
     /// The operator's endpoint cannot be opened.
-    #[error("cannot listen on {address} (`http.listen`): {source}")]
+    #[error(
+        "cannot listen on {address}; set `http.listen` to a free address, or to port 0 for any free port"
+    )]
     Listen {
         /// The address in the settings.
         address: SocketAddr,
@@ -143,7 +145,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         );
         let (nats, redis) = (Arc::new(nats?), Arc::new(redis?));
         for warning in redis.warnings().await {
-            tracing::warn!("{warning}");
+            tracing::warn!(problems = %warning, "this is legal, but perhaps not meant");
         }
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
@@ -249,7 +251,7 @@ fn report(problems: Problems) -> Result<(), StartError> {
         return Err(StartError::Streams(problems));
     }
     for warning in problems {
-        tracing::warn!("{warning}");
+        tracing::warn!(problems = %warning, "this is legal, but perhaps not meant");
     }
     Ok(())
 }

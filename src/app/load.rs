@@ -204,7 +204,7 @@ impl Loader {
         let (assembly, wanted) = assembly;
         let loaded = self.loaded(seen, assembly.without_mistakes()?, wanted);
         if !loaded.left_out.problems.is_empty() {
-            tracing::error!("packs are left out\n{}", loaded.left_out.problems);
+            tracing::error!(problems = %loaded.left_out.problems, "packs are left out");
         }
         Ok(loaded)
     }

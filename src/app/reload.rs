@@ -125,11 +125,11 @@ impl Reloading {
                     return Err(problems.into());
                 }
                 // What the servers refuse to a new tenant is its own trouble: its loop meets it again, and says so.
-                tracing::error!("the servers do not take all new tenants\n{problems}");
+                tracing::error!(%problems, "the servers do not take all new tenants");
             }
         }
         for warning in loaded.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(problems = %warning, "this is legal, but perhaps not meant");
         }
         self.live.swap(loaded.registry);
         self.left_out = loaded.left_out;
@@ -161,7 +161,7 @@ impl Reloading {
         let (failed, is_new) = Failed::after(before, said);
         if is_new && tell {
             let said = &failed.said;
-            tracing::error!("packs are left out; what else has changed is in force\n{said}");
+            tracing::error!(problems = %said, "packs are left out; what else has changed is in force");
         }
         Some(failed)
     }
@@ -177,7 +177,8 @@ impl Reloading {
         if is_new {
             let said = &failed.said;
             tracing::error!(
-                "the bindings have changed, but cannot be used; what runs goes on as it was\n{said}"
+                problems = %said,
+                "the bindings have changed, but cannot be used; what runs goes on as it was"
             );
         }
         failed

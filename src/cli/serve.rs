@@ -30,7 +30,7 @@ pub fn run(told: Serve) -> Result<(), Failure> {
     };
     telemetry::init(&loaded.settings.log).map_err(anyhow::Error::from)?;
     for warning in loaded.warnings.iter() {
-        tracing::warn!("{warning}");
+        tracing::warn!(problems = %warning, "this is legal, but perhaps not meant");
     }
     let settings = &loaded.settings;
     let threads = TurnThreads::start(settings.worker.threads)?;
@@ -100,7 +100,7 @@ where
 async fn load(loader: Loader) -> Result<(Loader, Loaded), Failure> {
     let bound = loader.start().await?;
     for warning in bound.warnings.iter() {
-        tracing::warn!("{warning}");
+        tracing::warn!(problems = %warning, "this is legal, but perhaps not meant");
     }
     Ok((loader, bound))
 }

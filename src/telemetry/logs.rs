@@ -141,6 +141,9 @@ fn colour(level: Level) -> u8 {
     }
 }
 
+/// The field of an event that holds problems, which are several lines.
+const PROBLEMS: &str = "problems";
+
 /// Writes fields as `key=value`, apart by blanks. In an event the field `message` is the text itself.
 struct Pairs<'a, 'w> {
     writer: &'a mut Writer<'w>,
@@ -159,7 +162,22 @@ impl<'a, 'w> Pairs<'a, 'w> {
         }
     }
 
+    /// Several lines, each below the event and marked as its own, so that none of them can pass for another event.
+    fn lines(&mut self, value: &dyn Debug) {
+        let mut write = || {
+            for line in format!("{value:?}").lines() {
+                self.writer.write_str("\n    | ")?;
+                Escaped::write(self.writer, &[], format_args!("{line}"))?;
+            }
+            Ok(())
+        };
+        self.result = self.result.and_then(|()| write());
+    }
+
     fn pair(&mut self, name: &str, value: &dyn Debug) {
+        if self.event && name == PROBLEMS {
+            return self.lines(value);
+        }
         let mut write = || {
             if !std::mem::take(&mut self.first) {
                 self.writer.write_char(' ')?;

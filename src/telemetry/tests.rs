@@ -352,6 +352,20 @@ fn a_value_ends_somewhere_and_a_terminal_is_told_what_it_would_not_show() {
 }
 
 #[test]
+fn problems_are_lines_of_their_own_for_people() {
+    let said =
+        || tracing::error!(problems = %"error: a\u{1b}[31m\n  help: b", count = 1, "refused");
+    let text = log(Format::Human, "info", said);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].contains("refused"), "{text}");
+    assert_eq!(lines[1], "    | error: a\\u001b[31m");
+    assert!(lines[2].starts_with("    |   help: b"), "{text}");
+    let line: Value = serde_json::from_str(&log(Format::Json, "info", said)).unwrap();
+    assert_eq!(line["problems"], "error: a\u{1b}[31m\n  help: b");
+}
+
+#[test]
 fn memory_is_told_by_tenant_and_kind() {
     let memory = MemoryBudget::new(1000);
     let _held = memory.tenant(&tenant()).charge(MemoryKind::Turns, 7);

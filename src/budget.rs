@@ -177,7 +177,7 @@ impl Shared {
         }
     }
 
-    /// Whether so much more would be beyond the tenant's share while there is little left.
+    /// Returns whether so much more would be beyond the tenant's share while there is little left.
     fn is_beyond(&self, account: &Account, more: u64) -> bool {
         let soft = self.soft();
         if self.used.load(SeqCst).saturating_add(more) <= soft {

@@ -44,7 +44,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Whether the process is to stay, and serve.
+    /// Returns whether the process is to stay, and serve.
     pub fn serves(&self) -> bool {
         matches!(self.command, Command::Serve(_))
     }

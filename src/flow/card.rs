@@ -20,7 +20,7 @@ pub(super) fn is_card(input: &Value) -> bool {
     input.get("card_source").is_some() || input.get("card_spec").is_some()
 }
 
-/// Whether the mapping of a component's node asks for a card, or its configuration names one.
+/// Returns whether the mapping of a component's node asks for a card, or its configuration names one.
 pub(super) fn is_named_in(mapping: &Value) -> bool {
     let names_default = |config: &Value| {
         ["default_card_asset", "default_card_inline"]
@@ -34,7 +34,7 @@ pub(super) fn is_named_in(mapping: &Value) -> bool {
         .any(|input| is_card(input) || input.get("config").is_some_and(names_default))
 }
 
-/// Whether an emitted payload is an adaptive card, as far as its template tells.
+/// Returns whether an emitted payload is an adaptive card, as far as its template tells.
 pub(super) fn is_shown_by(payload: &Value) -> bool {
     let kind = payload.get("type").and_then(Value::as_str);
     matches!(kind, Some("AdaptiveCard" | "adaptive_card"))

@@ -94,7 +94,7 @@ impl Program {
         }
     }
 
-    /// Whether a node shows a card and waits for its answer, by itself or by the wait that follows it.
+    /// Returns whether a node shows a card and waits for its answer, by itself or by the wait that follows it.
     fn is_waiting_card(&self, flow: FlowIx, node: NodeIx) -> bool {
         let node = self.node(flow, node);
         let waits_next = |next| matches!(self.node(flow, next).kind, Kind::Wait(_));
@@ -326,7 +326,7 @@ fn vars_out(mapping: &Value, draft: &mut Draft<'_>) -> Vec<(String, Mapping)> {
     }
 }
 
-/// Whether a node shows a card, as far as it can be told without a run.
+/// Returns whether a node shows a card, as far as it can be told without a run.
 fn shows_card(kind: &Kind, mapping: &Value) -> bool {
     match kind {
         Kind::Component(component) => {

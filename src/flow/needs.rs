@@ -46,7 +46,7 @@ impl Names {
         }
     }
 
-    /// Whether this name is one of them.
+    /// Returns whether this name is one of them.
     pub(super) fn contain(&self, name: &str) -> bool {
         let known = |at: &usize| {
             self.bits

@@ -188,7 +188,7 @@ pub(super) fn routed_card(entry: &Value) -> Option<&str> {
         .filter(|card| is_card_name(card))
 }
 
-/// Whether a text names a file below the folder of cards to everybody who may read it as a path.
+/// Returns whether a text names a file below the folder of cards to everybody who may read it as a path.
 fn is_card_name(name: &str) -> bool {
     let plain = |c: char| !c.is_control() && !matches!(c, '\\' | ':' | '%');
     let step = |step: &str| !matches!(step, "" | "." | "..");
@@ -222,7 +222,7 @@ pub(super) fn locale(entry: &Value) -> Option<&str> {
     locale.as_str().filter(|locale| is_locale(locale.trim()))
 }
 
-/// Whether a text is shaped like a language tag, such as `de`, `pt-BR` or `zh_Hant_TW`.
+/// Returns whether a text is shaped like a language tag, such as `de`, `pt-BR` or `zh_Hant_TW`.
 fn is_locale(text: &str) -> bool {
     (1..=MAX_LOCALE).contains(&text.len())
         && text

@@ -148,7 +148,7 @@ impl Graph {
         (groups, group_of)
     }
 
-    /// Whether a run that starts at one of these comes to each position.
+    /// Returns whether a run that starts at one of these comes to each position.
     fn reached(&self, starts: impl IntoIterator<Item = usize>) -> Vec<bool> {
         let mut reached = vec![false; self.after.len()];
         let mut pending: Vec<usize> = starts.into_iter().collect();

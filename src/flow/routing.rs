@@ -96,7 +96,7 @@ pub(super) struct Halt {
 }
 
 impl Routing {
-    /// Whether it leads to the same place whatever the run has, so that nothing has to be worked out.
+    /// Returns whether it leads to the same place whatever the run has, so that nothing has to be worked out.
     pub(super) fn is_fixed(&self) -> bool {
         match self {
             Self::To(_) | Self::End => true,
@@ -216,7 +216,7 @@ impl Routing {
         }
     }
 
-    /// Whether the node waits for a message, and a route looks at what the user answers in it.
+    /// Returns whether the node waits for a message, and a route looks at what the user answers in it.
     pub(super) fn asks_user(&self) -> bool {
         let Self::Routes { routes, .. } = self else {
             return false;

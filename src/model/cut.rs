@@ -55,7 +55,7 @@ fn fitting(all: Headers, limit: usize) -> Option<Headers> {
     }
 }
 
-/// Whether the body of a dead letter is only a part of the original's.
+/// Returns whether the body of a dead letter is only a part of the original's.
 pub fn is_cut(headers: &Headers) -> bool {
     headers.get(header::BODY_BYTES).is_some() || headers.get(header::HEADERS_CUT).is_some()
 }

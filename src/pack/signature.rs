@@ -234,7 +234,7 @@ impl Pack {
     }
 }
 
-/// Whether a flow may show what lies below `assets/`: then it matters which files are there, and which are not.
+/// Returns whether a flow may show what lies below `assets/`: then it matters which files are there, and which are not.
 fn reads_assets(flow: &Flow) -> bool {
     let node_reads = |node: &Node| {
         let called = [
@@ -251,7 +251,7 @@ fn reads_assets(flow: &Flow) -> bool {
     flow.nodes.values().any(node_reads)
 }
 
-/// Whether a mapping names a card of the pack, at any depth. A template may, too.
+/// Returns whether a mapping names a card of the pack, at any depth. A template may, too.
 fn names_asset(value: &Value) -> bool {
     const FIELDS: [&str; 5] = [
         "asset_path",

@@ -153,7 +153,7 @@ impl Health {
         self.last_pull.now();
     }
 
-    /// Whether the worker is alive. One that still starts is: loading may take its time.
+    /// Returns whether the worker is alive. One that still starts is: loading may take its time.
     ///
     /// # Errors
     /// It has not gone round for too long.

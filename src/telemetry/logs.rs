@@ -353,7 +353,7 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// Whether a character is a control or changes how others are shown without being seen: what Unicode calls format
+/// Returns whether a character is a control or changes how others are shown without being seen: what Unicode calls format
 /// characters (those that turn the direction of text, that have no width, tags), line and paragraph separators, and
 /// letters and selectors that are blank.
 fn is_unseen(c: char) -> bool {

@@ -48,7 +48,7 @@ impl TurnId {
         std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&span.0))
     }
 
-    /// Whether nothing is left of the turn.
+    /// Returns whether nothing is left of the turn.
     pub(super) fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }

@@ -183,7 +183,7 @@ where
 /// Values and 64 bytes of text that take a noticeable time to be written.
 const HEAVY: usize = 4_000;
 
-/// Whether writing a value takes a noticeable time.
+/// Returns whether writing a value takes a noticeable time.
 pub(super) fn is_heavy(value: &Value) -> bool {
     fn weigh(value: &Value, left: usize) -> Option<usize> {
         let left = left.checked_sub(1)?;

@@ -104,7 +104,7 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         Ok(decode(message, &self.config.env)?)
     }
 
-    /// Whether reading a message takes so long that it is better done by [`Turns::read_apart`].
+    /// Returns whether reading a message takes so long that it is better done by [`Turns::read_apart`].
     pub fn is_large(&self, message: &InboundMessage) -> bool {
         let bytes = message.body.len();
         bytes > LARGE && bytes <= self.config.payload_bytes

@@ -58,12 +58,12 @@ impl State {
 }
 
 impl Outage {
-    /// Whether a call is waiting for a server right now.
+    /// Returns whether a call is waiting for a server right now.
     pub fn is_active(&self) -> bool {
         self.is_away(Server::Nats) || self.is_away(Server::Redis)
     }
 
-    /// Whether a call is waiting for this server right now.
+    /// Returns whether a call is waiting for this server right now.
     pub fn is_away(&self, server: Server) -> bool {
         self.0.waiting(server).load(Ordering::SeqCst) > 0
     }

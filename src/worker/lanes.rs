@@ -75,7 +75,7 @@ fn lane(activity: &Activity) -> Lane {
 }
 
 impl Place {
-    /// Whether a turn before it has not left yet.
+    /// Returns whether a turn before it has not left yet.
     pub fn is_behind(&self) -> bool {
         self.behind.is_some()
     }

@@ -90,7 +90,7 @@ async fn talk(stream: TcpStream, pages: Pages, slot: ConnectionSlot) {
     }
 }
 
-/// Whether the next client may fare better at once.
+/// Returns whether the next client may fare better at once.
 fn is_about_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(

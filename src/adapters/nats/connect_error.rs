@@ -125,7 +125,7 @@ fn is_foreign(error: &(dyn std::error::Error + 'static)) -> bool {
     })
 }
 
-/// Whether a failed handshake is behind an I/O error.
+/// Returns whether a failed handshake is behind an I/O error.
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| {
         let inner = cause

@@ -96,7 +96,7 @@ pub(super) async fn watch(link: Weak<Link>, topology: Weak<Topology>, dropped: D
     }
 }
 
-/// Whether the stream can drop what is old because of what is new.
+/// Returns whether the stream can drop what is old because of what is new.
 fn drops(config: &ServerStream) -> bool {
     let limits = [
         config.max_bytes,

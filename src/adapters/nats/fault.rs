@@ -146,7 +146,7 @@ impl Fault {
         })
     }
 
-    /// Whether this concerns what was asked for and not the server.
+    /// Returns whether this concerns what was asked for and not the server.
     pub(super) fn is_refusal(&self) -> bool {
         self.refused().is_some()
     }

@@ -235,7 +235,7 @@ impl Outbound {
         }
     }
 
-    /// Whether the stream of dead letters holds this message at this position.
+    /// Returns whether the stream of dead letters holds this message at this position.
     async fn holds(&self, sequence: u64, subject: &str, body: &Bytes) -> Result<bool, Fault> {
         let method = format!("STREAM.MSG.GET.{}", StreamName::DeadLetter.as_str());
         let order = json!({ "seq": sequence });

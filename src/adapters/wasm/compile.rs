@@ -73,7 +73,7 @@ impl CompileError {
         }
     }
 
-    /// Whether it was given up because of what compiling takes, and not because of a mistake in it.
+    /// Returns whether it was given up because of what compiling takes, and not because of a mistake in it.
     pub(super) fn is_excess(&self) -> bool {
         match self {
             Self::Size(SizeError::Exceeded { .. })
@@ -86,7 +86,7 @@ impl CompileError {
         }
     }
 
-    /// Whether the same component fails in the same way when it is compiled again.
+    /// Returns whether the same component fails in the same way when it is compiled again.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Unavailable(_) => false,

@@ -100,7 +100,7 @@ impl FairSlots {
         }
     }
 
-    /// Whether somebody waits who would get the slot that this tenant would release: one of its own calls, or a tenant that
+    /// Returns whether somebody waits who would get the slot that this tenant would release: one of its own calls, or a tenant that
     /// would not have more than it then.
     fn is_awaited(&self, tenant: &TenantId) -> bool {
         let state = self.lock();

@@ -33,7 +33,7 @@ enum Hosts {
 pub struct InvalidHostPattern(String);
 
 impl HostPattern {
-    /// Whether it means this host, in lower case, by the host's own name or address.
+    /// Returns whether it means this host, in lower case, by the host's own name or address.
     pub fn names(&self, host: &str) -> bool {
         match &self.hosts {
             Hosts::Name(name) => name == host,
@@ -42,7 +42,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether it means this host, in lower case.
+    /// Returns whether it means this host, in lower case.
     pub fn covers(&self, host: &str) -> bool {
         match &self.hosts {
             Hosts::Name(_) | Hosts::Address(_) => self.names(host),
@@ -52,7 +52,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether it means this port.
+    /// Returns whether it means this port.
     pub fn has_port(&self, port: u16) -> bool {
         self.port.is_none_or(|own| own.get() == port)
     }

@@ -58,7 +58,7 @@ impl Ledger {
         }
     }
 
-    /// Whether it is known what becomes of it, so that there is nothing to do.
+    /// Returns whether it is known what becomes of it, so that there is nothing to do.
     pub(super) fn is_known(&self, digest: ComponentDigest) -> bool {
         match self.read().get(&digest) {
             Some(Entry::Ready { .. }) => true,

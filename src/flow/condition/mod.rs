@@ -181,7 +181,7 @@ impl Comparison {
         (self.path == "event" && self.op == Op::Equal).then_some(&*self.text)
     }
 
-    /// Whether it looks at the message of the turn.
+    /// Returns whether it looks at the message of the turn.
     pub(in crate::flow) fn looks_at_message(&self) -> bool {
         match self.head {
             Head::Response | Head::Reserved(Root::Entry | Root::In) => true,

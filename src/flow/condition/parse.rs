@@ -86,7 +86,7 @@ impl Signs {
         self.operators.get(at).copied()
     }
 
-    /// Whether a joining word stands between these two.
+    /// Returns whether a joining word stands between these two.
     fn joins_between(&self, from: usize, to: usize) -> bool {
         let is_between = |starts: &[usize], word: &str| {
             let first = starts.get(starts.partition_point(|at| *at < from));
@@ -209,7 +209,7 @@ impl<'s> Parser<'s> {
             .unwrap_or(self.source.len())
     }
 
-    /// Whether a joining word with a comparison after it follows this blank.
+    /// Returns whether a joining word with a comparison after it follows this blank.
     fn joins(&self, at: usize) -> bool {
         let text = self.source[at..].trim_start();
         let Some(after) = text.strip_prefix("and").or_else(|| text.strip_prefix("or")) else {

@@ -24,7 +24,7 @@ impl<'b> Work<'b> {
         }
     }
 
-    /// Whether a text of the run has another one in it, whatever the case. Routes ask this of one text many times.
+    /// Returns whether a text of the run has another one in it, whatever the case. Routes ask this of one text many times.
     pub(super) fn contains(&mut self, text: &str, wanted: &str) -> Result<bool, Excess> {
         let place = (text.as_ptr().addr(), text.len());
         let lowered = match self.lowered.take() {

@@ -67,7 +67,7 @@ impl Helper {
         }
     }
 
-    /// Whether its value chooses between its blocks.
+    /// Returns whether its value chooses between its blocks.
     pub(super) fn is_test(self) -> bool {
         match self {
             Self::Eq

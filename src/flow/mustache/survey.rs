@@ -130,7 +130,7 @@ fn blocks(source: &str) -> usize {
     deepest
 }
 
-/// Whether a mustache that begins so is an `else` with a condition of its own.
+/// Returns whether a mustache that begins so is an `else` with a condition of its own.
 fn continues(mustache: &[u8]) -> bool {
     let word = mustache.strip_prefix(b"else");
     let after = word.or_else(|| mustache.strip_prefix(b"^"));

@@ -41,7 +41,7 @@ const UNDOTTED_KINDS: [&str; 4] = ["mcp", "a2a", "questions", "template"];
 /// operation.
 const ENTRY: &str = "entry";
 
-/// Whether the node is marked as an entry.
+/// Returns whether the node is marked as an entry.
 pub(super) fn is_entry(node: &Node<'_>) -> bool {
     node.value().get(ENTRY).and_then(|mark| mark.as_bool()) == Some(true)
 }

@@ -53,7 +53,7 @@ impl Part {
         }
     }
 
-    /// Whether a tenant that lacks it is not served. Without dead letters everything else goes on.
+    /// Returns whether a tenant that lacks it is not served. Without dead letters everything else goes on.
     pub fn stops_the_tenant(self) -> bool {
         self != Self::DeadLetters
     }
@@ -208,7 +208,7 @@ impl Outage {
         let _ = tokio::time::timeout(at_most, self.0.over.notified()).await;
     }
 
-    /// Whether a message of a tenant has to go back, and for how long: nothing if the tenant is not refused, or if this
+    /// Returns whether a message of a tenant has to go back, and for how long: nothing if the tenant is not refused, or if this
     /// message is to find out whether it still is.
     pub fn hold(&self, tenant: &TenantId, sequence: Option<u64>) -> Option<Duration> {
         let held = self.stopping(tenant, |lasting| lasting.hold(sequence))?;
@@ -240,7 +240,7 @@ impl Outage {
         });
     }
 
-    /// Whether this is refused to a tenant.
+    /// Returns whether this is refused to a tenant.
     pub fn is_refused(&self, tenant: &TenantId, part: Part) -> bool {
         self.0.any_refused.load(Ordering::SeqCst)
             && (self.refused().get(tenant)).is_some_and(|parts| parts.contains_key(&part))

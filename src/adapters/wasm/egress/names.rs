@@ -43,7 +43,7 @@ impl Allowed {
         }
     }
 
-    /// Whether a request may go to this URL, as far as the URL tells. If its port is one of the worker's own servers, that
+    /// Returns whether a request may go to this URL, as far as the URL tells. If its port is one of the worker's own servers, that
     /// port comes back: only a connection whose [`Lookup`] knows it may be used.
     pub(super) async fn check(&self, url: &Url) -> Result<Option<u16>, Forbidden> {
         if !matches!(url.scheme(), "http" | "https") {
@@ -67,7 +67,7 @@ impl Allowed {
         Ok(port)
     }
 
-    /// Whether the list has this host at this port. A host that is listed by itself is reached at the ports that it is
+    /// Returns whether the list has this host at this port. A host that is listed by itself is reached at the ports that it is
     /// listed with, whatever holds for its domain.
     fn lists(&self, host: &str, port: u16) -> bool {
         let mut by_itself = self

@@ -33,20 +33,20 @@ impl OwnServers {
         listeners.push(address);
     }
 
-    /// Whether one of them has this port.
+    /// Returns whether one of them has this port.
     pub(super) fn have_port(&self, port: u16) -> bool {
         self.servers.iter().any(|(_, own)| *own == port)
             || self.listeners().iter().any(|own| own.port() == port)
     }
 
-    /// Whether one of them goes by this name and port.
+    /// Returns whether one of them goes by this name and port.
     pub(super) fn are_named(&self, host: &str, port: u16) -> bool {
         self.servers
             .iter()
             .any(|(name, own)| *own == port && name == host)
     }
 
-    /// Whether one of them is at this address and port. A server whose name cannot be looked up may be anywhere.
+    /// Returns whether one of them is at this address and port. A server whose name cannot be looked up may be anywhere.
     pub(super) async fn are_at(&self, address: IpAddr, port: u16) -> bool {
         let address = canonical(address);
         if self
@@ -80,7 +80,7 @@ fn listens(own: SocketAddr, address: IpAddr, port: u16) -> bool {
     own.port() == port && (ip == address || (ip.is_unspecified() && is_local(address)))
 }
 
-/// Whether an address is one of this machine's: only such a one can be bound.
+/// Returns whether an address is one of this machine's: only such a one can be bound.
 fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }

@@ -20,7 +20,7 @@ const METRICS_PAGES: usize = 4;
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     endpoint: Endpoint,
@@ -148,7 +148,7 @@ impl Pages {
 
 #[cfg(test)]
 impl Pages {
-    /// How many pages are still being read.
+    /// Returns the number of pages that are still being read.
     pub(super) async fn held(&self) -> usize {
         let unread = self.unread.lock().await;
         unread.iter().filter(|page| page.strong_count() > 0).count()

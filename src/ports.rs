@@ -56,7 +56,15 @@ pub trait TurnStore: Send + Sync + 'static {
         rest: &[Outbound],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Gives up a lease that [`Claim::Exclusive`] took, without applying anything.
+    /// Prolongs a lease that [`Claim::Exclusive`] took, if its holder still has it.
+    fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives up a lease that [`Claim::Exclusive`] took, without applying anything. The attempt counts as failed.
     fn release(
         &self,
         activity: &Activity,
@@ -70,6 +78,21 @@ pub trait TurnStore: Send + Sync + 'static {
         activity: &Activity,
         token: &str,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Counts the attempts at an activity that [`Claim::Exclusive`] counted, and those of them that nothing was heard of since.
+    fn attempts(
+        &self,
+        activity: &Activity,
+    ) -> impl Future<Output = Result<Attempts, StoreError>> + Send;
+}
+
+/// The attempts at an activity that is not applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// All that were claimed.
+    pub claimed: u32,
+    /// Those that were neither released nor withdrawn: their workers died, or still run them.
+    pub open: u32,
 }
 
 /// How a turn opens.

@@ -18,8 +18,8 @@ use crate::model::{
     Activity, Headers, InboundMessage, Outbound, TenantId, header, key_from_headers,
 };
 use crate::ports::{
-    Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Publisher, StateSlot,
-    StoreError, StoredState, TransportError, TurnStore,
+    Attempts, Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Publisher,
+    StateSlot, StoreError, StoredState, TransportError, TurnStore,
 };
 
 /// The steps of a turn at which the process can be told to die.
@@ -223,6 +223,19 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
         let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
         let call = self.port.release(activity, token);
         self.fuse.around(points, activity.key.as_str(), call).await
+    }
+
+    async fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        self.port.prolong(activity, token, ttl).await
+    }
+
+    async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
+        self.port.attempts(activity).await
     }
 
     async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {

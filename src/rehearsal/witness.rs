@@ -1,10 +1,11 @@
 //! A store that remembers where the last turn left its conversation waiting.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::model::{Activity, Outbound};
 use crate::ports::{
-    Begin, Begun, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
+    Attempts, Begin, Begun, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
 };
 
 /// A store, and what the last commit parked.
@@ -68,6 +69,19 @@ impl<S: TurnStore> TurnStore for Witness<S> {
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         self.store.release(activity, token).await
+    }
+
+    async fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        self.store.prolong(activity, token, ttl).await
+    }
+
+    async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
+        self.store.attempts(activity).await
     }
 
     async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ mod envelope;
 mod failure;
 mod flow_log;
 mod invoke;
+mod lease;
 mod outage;
 mod parked;
 mod play;
@@ -22,7 +23,7 @@ mod results;
 mod state_reads;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use bounds::Bounds;
@@ -31,6 +32,7 @@ pub use ended::{Applied, Ended};
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
 use futures_util::FutureExt;
+pub use lease::LeaseToken;
 pub use outage::{Infrastructure, Outage, Part, RefusedPart, Server, Standing};
 pub use parked::ParkedRun;
 pub use replies::apology;
@@ -131,18 +133,20 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 
     /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
-        self.run_within(activity, delivered, span, None).await
+        let lease = LeaseToken::default();
+        self.run_with(activity, delivered, span, (&lease, None))
+            .await
     }
 
-    /// The same, with what it holds in memory counted there.
-    pub async fn run_within(
+    /// The same, with the lease that it may take, and with what it holds in memory counted there.
+    pub async fn run_with(
         &self,
         activity: &Activity,
         delivered: u64,
         span: &TurnSpan,
-        memory: Option<&MemoryCharge>,
+        (lease, memory): (&LeaseToken, Option<&MemoryCharge>),
     ) -> Ended {
-        let mut attempt = Attempt::new(self, activity, delivered, span);
+        let mut attempt = Attempt::new(self, activity, delivered, span, lease);
         attempt.memory = memory;
         match attempt.run().await {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
@@ -184,8 +188,7 @@ struct Attempt<'a, S, P> {
     span: &'a TurnSpan,
     /// Counts what it holds in memory.
     memory: Option<&'a MemoryCharge>,
-    /// Names this attempt as the holder of the lease, once it wants one.
-    token: OnceLock<String>,
+    lease: &'a LeaseToken,
     exclusive: bool,
     redelivered: bool,
     /// The flow may have effects outside that COMMIT cannot hold back, so every attempt takes the lease.
@@ -210,6 +213,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         activity: &'a Activity,
         delivered: u64,
         span: &'a TurnSpan,
+        lease: &'a LeaseToken,
     ) -> Self {
         let ids = &turns.ids;
         let own = ids.span_id();
@@ -226,7 +230,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             activity,
             span,
             memory: None,
-            token: OnceLock::new(),
+            lease,
             exclusive: redelivered || reaches_out,
             redelivered,
             reaches_out,
@@ -244,7 +248,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     }
 
     fn token(&self) -> &str {
-        self.token.get_or_init(|| self.turns.ids.uuid())
+        self.lease.get_or_make(&*self.turns.ids)
     }
 
     fn ended(self, disposition: Disposition, applied: Option<Applied>) -> Ended {

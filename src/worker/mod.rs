@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,7 +26,7 @@ use crate::turn::{TurnError, Turns};
 use lanes::{Lanes, Place};
 pub use pull::IDLE_WAIT;
 use pull::Puller;
-use slots::{SlotClaim, Slots};
+use slots::{SlotClaim, WorkerSlots};
 
 /// Tenants, each with the most turns it may have at once.
 pub type Served = Vec<(TenantId, usize)>;
@@ -61,8 +61,6 @@ struct Shared<I, S, P> {
     inbound: Arc<I>,
     turns: Turns<S, P>,
     lanes: Lanes,
-    /// Held by the one turn at a time that may be what kills workers.
-    suspect: Mutex<()>,
     running: TaskTracker,
     /// Has running turns look up: whether it is time for a sign of progress, and whether the drain is over. One timer for
     /// all of them: most turns are over long before it is of any use.
@@ -94,7 +92,6 @@ where
             inbound,
             turns,
             lanes: Lanes::default(),
-            suspect: Mutex::default(),
             running: TaskTracker::new(),
             beat: Notify::new(),
             hand_back: CancellationToken::new(),
@@ -150,7 +147,7 @@ where
 
     /// Keeps one loop for each tenant that is served, until told to stop.
     async fn pull(&self, all: &CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.shared.config.slots.max(1)));
+        let slots = WorkerSlots::new(self.shared.config.slots);
         let mut served = self.served.subscribe();
         let mut loops: HashMap<TenantId, CancellationToken> = HashMap::new();
         let mut pullers = JoinSet::new();
@@ -176,7 +173,7 @@ where
                     tenant: free.key().clone(),
                     metrics: Arc::new(self.metrics.tenant(free.key())),
                     memory: self.memory.tenant(free.key()),
-                    slots: Slots::new(&slots, limit, self.shared.config.tenant_queue),
+                    slots: slots.tenant(limit, self.shared.config.tenant_queue),
                     stop: stop.clone(),
                 };
                 free.insert(stop);
@@ -199,14 +196,20 @@ where
     S: TurnStore,
     P: Publisher,
 {
-    /// Beats twice as often as signs of progress are due, so that none is late.
+    /// Beats twice as often as signs of progress are due and leases are prolonged, so that none is late.
     async fn beat_on(&self) -> Infallible {
-        let every = (self.config.progress_every / 2).max(Duration::from_millis(1));
+        let every = self.config.progress_every.min(self.prolong_every());
+        let every = (every / 2).max(Duration::from_millis(1));
         let mut beats = tokio::time::interval(every);
         loop {
             beats.tick().await;
             self.beat.notify_waiters();
         }
+    }
+
+    /// How often the lease of a turn that runs is prolonged.
+    fn prolong_every(&self) -> Duration {
+        self.turns.config.lease_ttl / 3
     }
 
     /// Takes a message that was pulled and read: finds its place in its conversation now, while messages are in order, and

@@ -5,19 +5,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lanes::Place;
-use super::slots::{Slot, SlotClaim};
+use super::slots::{Company, Slot, SlotClaim};
 use super::{Queued, Shared, dead_letter};
 use crate::budget::MemoryCharge;
 use crate::model::Activity;
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
 use crate::turn::{
-    Applied, Disposition, Ended, Part, REPLY_UNDELIVERABLE, Rejection, TurnError, apology,
+    Applied, Disposition, Ended, LeaseToken, Part, REPLY_UNDELIVERABLE, Rejection, TurnError,
+    apology,
 };
 
-/// From this delivery on a message is suspected of killing its workers. Suspects run one at a time: a worker that dies of
-/// one takes no attempt from the others, which come again together with it.
+/// From this delivery on a message whose workers died is suspected of killing them. Suspects run one at a time: a worker that
+/// dies of one takes no attempt from the others, which come again together with it.
 const SUSPECT_DELIVERY: u64 = 3;
+/// How long a suspect is handed back for when so many wait that there is no room for it.
+const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// An activity that waits for its turn: behind others of its conversation, then for a slot.
 struct Waiting<'a> {
@@ -28,7 +31,7 @@ struct Waiting<'a> {
 }
 
 /// The slot of a turn that runs, and its share in the count of those.
-type Running = (Option<Slot>, InFlight);
+type Running = (Slot, InFlight);
 
 impl<I, S, P> Shared<I, S, P>
 where
@@ -64,7 +67,11 @@ where
                 (Some(activity), ended)
             }
             Err(error) => {
-                running = Some((claim.acquire().await, metrics.turn_began()));
+                // There is always a slot in the end: none is ever closed.
+                running = claim
+                    .acquire()
+                    .await
+                    .map(|slot| (slot, metrics.turn_began()));
                 (None, Ended::rejected(error))
             }
         };
@@ -108,6 +115,7 @@ where
         span: &TurnSpan,
     ) -> Ended {
         let activity = waiting.activity;
+        let lease = LeaseToken::default();
         let turn = async {
             waiting.place.reached().await;
             let (outage, tenant) = (&self.turns.outage, &activity.tenant);
@@ -115,43 +123,71 @@ where
             if let Some(pause) = outage.hold(tenant, sequence) {
                 return Ended::held(pause);
             }
-            *running = Some((waiting.claim.acquire().await, metrics.turn_began()));
             let delivered = delivery.delivered();
-            let _alone = match delivered >= SUSPECT_DELIVERY {
-                true => Some(self.suspect.lock().await),
-                false => None,
+            let slot = match delivered < SUSPECT_DELIVERY {
+                true => waiting.claim.acquire().await,
+                // In a box, for it is rare, and would make every turn larger.
+                false => Box::pin(self.suspect(activity, waiting.claim)).await,
             };
-            let memory = Some(waiting.memory);
-            let ended = self
-                .turns
-                .run_within(activity, delivered, span, memory)
-                .await;
+            let Some(slot) = slot else {
+                return Ended::held(SUSPECT_PAUSE);
+            };
+            *running = Some((slot, metrics.turn_began()));
+            let around = (&lease, Some(waiting.memory));
+            let ended = self.turns.run_with(activity, delivered, span, around).await;
             if !matches!(ended.disposition, Disposition::RetryAfter(_)) {
                 outage.unmet(tenant, sequence);
             }
             ended
         };
-        tokio::pin!(turn);
-        let mut told = Instant::now();
+        let ended = tokio::select! {
+            biased;
+            ended = turn => Some(ended),
+            () = self.keep_alive(delivery, activity, &lease) => None,
+        };
+        match ended {
+            Some(ended) => ended,
+            None => {
+                self.turns.withdraw(activity, &lease).await;
+                Ended::interrupted()
+            }
+        }
+    }
+
+    /// Tells the transport and the store, for as long as a turn runs, that it does. Ends when the drain's deadline comes.
+    async fn keep_alive(&self, delivery: &I::Delivery, activity: &Activity, lease: &LeaseToken) {
+        let began = Instant::now();
+        let (mut told, mut prolonged) = (began, began);
         loop {
             // Misses no beat from here on.
             let beat = self.beat.notified();
             if self.hand_back.is_cancelled() {
-                return Ended::interrupted();
+                return;
             }
-            tokio::select! {
-                biased;
-                ended = &mut turn => return ended,
-                () = beat => {}
-            }
+            beat.await;
+            // In boxes: rare, and every turn would be the larger for them.
             if told.elapsed() >= self.config.progress_every / 2 {
                 told = Instant::now();
-                // In a box: rare, and every turn would be the larger for it.
                 if let Err(error) = Box::pin(delivery.progress()).await {
                     tracing::debug!(error = %error, "no sign of progress could be sent");
                 }
             }
+            if prolonged.elapsed() >= self.prolong_every() / 2 {
+                prolonged = Instant::now();
+                Box::pin(self.turns.prolong(activity, lease)).await;
+            }
         }
+    }
+
+    /// The slot of a message that has come often. One whose workers died waits until it may run apart from others of its kind.
+    async fn suspect(&self, activity: &Activity, claim: SlotClaim) -> Option<Slot> {
+        let attempts = self.turns.attempts(activity).await;
+        let company = match attempts.open {
+            0 => Company::Any,
+            _ if attempts.claimed + 1 < self.turns.config.retry.attempts => Company::NoSuspect,
+            _ => Company::NoLastAttempt,
+        };
+        claim.acquire_in(company).await
     }
 
     /// Puts a message aside with its reason and settles it; tells whether it is. A message is never settled before its dead

@@ -4,8 +4,41 @@
 //! message behind another one of its conversation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a message at its last attempt waits for those of other tenants to be over, which may be what kills the worker.
+const LAST_ATTEMPT_WAIT: Duration = Duration::from_secs(10);
+
+/// The slots of a worker.
+#[derive(Debug)]
+pub struct WorkerSlots {
+    turns: Arc<Semaphore>,
+    last_attempts: Arc<Semaphore>,
+}
+
+impl WorkerSlots {
+    /// So many slots, and at least one.
+    pub fn new(slots: usize) -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(slots.max(1))),
+            last_attempts: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// The slots of a tenant that may use up to `limit` at once, and have up to `queue` messages wait without one.
+    pub fn tenant(&self, limit: usize, queue: usize) -> Slots {
+        Slots {
+            shared: Arc::clone(&self.turns),
+            tenant: Arc::new(Semaphore::new(limit.max(1))),
+            own: Arc::new(Semaphore::new(1)),
+            queue: Arc::new(Semaphore::new(queue)),
+            suspects: Arc::new(Semaphore::new(1)),
+            last_attempts: Arc::clone(&self.last_attempts),
+        }
+    }
+}
 
 /// The slots of one tenant: a share of everyone's, and one of its own, so that no other tenant can keep it from being
 /// served. Its limit counts both.
@@ -16,6 +49,10 @@ pub struct Slots {
     own: Arc<Semaphore>,
     /// Places for messages behind another one of their conversation, which need no slot until they are first.
     queue: Arc<Semaphore>,
+    /// Held by the tenant's one turn at a time that may be what kills workers.
+    suspects: Arc<Semaphore>,
+    /// Held by the worker's one turn at a time whose message has no attempt left after this one.
+    last_attempts: Arc<Semaphore>,
 }
 
 /// The right to run one turn.
@@ -23,6 +60,26 @@ pub struct Slots {
 pub struct Slot {
     _slot: OwnedSemaphorePermit,
     _tenant: OwnedSemaphorePermit,
+    _alone: Option<Alone>,
+}
+
+/// The right to run a turn apart from others that may be what kills workers.
+#[derive(Debug)]
+struct Alone {
+    _of_tenant: OwnedSemaphorePermit,
+    _of_worker: Option<OwnedSemaphorePermit>,
+}
+
+/// Who a turn must not run together with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// Any turn may run beside it.
+    Any,
+    /// Its message may be what kills workers: no other such message of its tenant.
+    NoSuspect,
+    /// It may be, and has no attempt left after this one: no other such message of any tenant, for as long as
+    /// [`LAST_ATTEMPT_WAIT`] allows.
+    NoLastAttempt,
 }
 
 /// What the messages of one pull are taken on.
@@ -44,16 +101,6 @@ pub struct SlotClaim {
 }
 
 impl Slots {
-    /// The slots of a tenant that may use up to `limit` at once, and have up to `queue` messages wait without one.
-    pub fn new(shared: &Arc<Semaphore>, limit: usize, queue: usize) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            tenant: Arc::new(Semaphore::new(limit.max(1))),
-            own: Arc::new(Semaphore::new(1)),
-            queue: Arc::new(Semaphore::new(queue)),
-        }
-    }
-
     /// Prepares to listen for one message as soon as a slot is free for it. The slot itself is left to turns meanwhile.
     pub async fn listen(&self) -> Option<Reservation> {
         let tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
@@ -141,11 +188,45 @@ impl SlotClaim {
     /// Gives the slot back until the message is the first of its conversation. Where no place is left to wait in, the
     /// message keeps it, which slows the tenant's pulls.
     pub fn queue(&mut self) {
-        if let Ok(place) = Arc::clone(&self.slots.queue).try_acquire_owned() {
+        if self.tenant.is_some()
+            && let Ok(place) = Arc::clone(&self.slots.queue).try_acquire_owned()
+        {
             self._queue = Some(place);
             self.held = None;
             self.tenant = None;
         }
+    }
+
+    /// Waits for the right to run in this company, without a slot, and then for the slot. None comes where no place is left
+    /// to wait in: a message that waits for long must hold no slot.
+    pub async fn acquire_in(mut self, company: Company) -> Option<Slot> {
+        if company == Company::Any {
+            return self.acquire().await;
+        }
+        let suspects = Arc::clone(&self.slots.suspects);
+        let of_tenant = match Arc::clone(&suspects).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.queue();
+                if self.tenant.is_some() {
+                    return None;
+                }
+                suspects.acquire_owned().await.ok()?
+            }
+        };
+        let mut of_worker = None;
+        if company == Company::NoLastAttempt {
+            self.queue();
+            let others = Arc::clone(&self.slots.last_attempts).acquire_owned();
+            let others = tokio::time::timeout(LAST_ATTEMPT_WAIT, others).await;
+            of_worker = others.ok().and_then(Result::ok);
+        }
+        let mut slot = self.acquire().await?;
+        slot._alone = Some(Alone {
+            _of_tenant: of_tenant,
+            _of_worker: of_worker,
+        });
+        Some(slot)
     }
 
     /// Waits for the slot.
@@ -161,6 +242,7 @@ impl SlotClaim {
         Some(Slot {
             _slot: slot,
             _tenant: tenant,
+            _alone: None,
         })
     }
 }
@@ -178,8 +260,8 @@ mod tests {
 
     #[test]
     fn a_tenant_takes_what_is_free_up_to_its_limit_and_falls_back_to_its_own() {
-        let shared = Arc::new(Semaphore::new(10));
-        let (busy, idle) = (Slots::new(&shared, 8, 0), Slots::new(&shared, 8, 0));
+        let worker = WorkerSlots::new(10);
+        let (busy, idle) = (worker.tenant(8, 0), worker.tenant(8, 0));
         let held = now(busy.reserve(100)).unwrap();
         assert_eq!(held.len(), 8);
         let rest = now(idle.reserve(100)).unwrap();
@@ -189,7 +271,7 @@ mod tests {
         assert!(now(idle.reserve(1)).is_none(), "more slots than there are");
         let slot = now(own.take().unwrap().acquire()).unwrap();
         drop((own, rest));
-        assert_eq!(shared.available_permits(), 2);
+        assert_eq!(worker.turns.available_permits(), 2);
         assert!(idle.own.try_acquire().is_err());
         drop(slot);
         assert!(idle.own.try_acquire().is_ok());
@@ -197,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_tenants_own_slot_counts_in_its_limit() {
-        let shared = Arc::new(Semaphore::new(10));
-        let limited = Slots::new(&shared, 2, 0);
+        let worker = WorkerSlots::new(10);
+        let limited = worker.tenant(2, 0);
         let listening = now(limited.listen()).unwrap();
         let running = now(limited.reserve(100)).unwrap();
         assert_eq!((listening.len(), running.len()), (1, 1));
@@ -209,10 +291,10 @@ mod tests {
 
     #[test]
     fn a_tenant_that_is_refused_takes_its_own_slot_only() {
-        let shared = Arc::new(Semaphore::new(10));
-        let refused = Slots::new(&shared, 8, 0);
+        let worker = WorkerSlots::new(10);
+        let refused = worker.tenant(8, 0);
         let probe = now(refused.reserve_own()).unwrap();
-        assert_eq!((probe.len(), shared.available_permits()), (1, 10));
+        assert_eq!((probe.len(), worker.turns.available_permits()), (1, 10));
         assert!(now(refused.reserve_own()).is_none(), "one at a time");
         drop(probe);
         assert!(now(refused.reserve_own()).is_some());
@@ -220,13 +302,13 @@ mod tests {
 
     #[test]
     fn who_listens_holds_no_slot_and_waits_until_there_is_one() {
-        let shared = Arc::new(Semaphore::new(1));
-        let tenants: Vec<_> = (0..5).map(|_| Slots::new(&shared, 8, 0)).collect();
+        let worker = WorkerSlots::new(1);
+        let tenants: Vec<_> = (0..5).map(|_| worker.tenant(8, 0)).collect();
         let mut listening: Vec<_> = tenants
             .iter()
             .map(|slots| now(slots.listen()).unwrap())
             .collect();
-        assert_eq!(shared.available_permits(), 1);
+        assert_eq!(worker.turns.available_permits(), 1);
         // Each of them can run a message on its own slot, and one a second one.
         let running: Vec<_> = listening
             .iter_mut()
@@ -244,15 +326,19 @@ mod tests {
 
     #[test]
     fn a_message_in_a_queue_holds_no_slot_as_long_as_there_is_room() {
-        let shared = Arc::new(Semaphore::new(3));
-        let slots = Slots::new(&shared, 3, 1);
+        let worker = WorkerSlots::new(3);
+        let slots = worker.tenant(3, 1);
         let mut reservation = now(slots.reserve(3)).unwrap();
         let mut claims: Vec<_> = (0..3).map(|_| reservation.take().unwrap()).collect();
         drop(reservation);
         claims[1].queue();
-        assert_eq!(shared.available_permits(), 1);
+        assert_eq!(worker.turns.available_permits(), 1);
         claims[2].queue();
-        assert_eq!(shared.available_permits(), 1, "the queue has one place");
+        assert_eq!(
+            worker.turns.available_permits(),
+            1,
+            "the queue has one place"
+        );
         let mut others = now(slots.reserve(1)).unwrap();
         let (last, queued) = (claims.pop().unwrap(), claims.pop().unwrap());
         let mut queued = Box::pin(queued.acquire());
@@ -261,5 +347,44 @@ mod tests {
         drop(others);
         assert!(queued.as_mut().now_or_never().flatten().is_some());
         assert!(now(last.acquire()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspect_waits_for_those_of_its_tenant_only_and_holds_no_slot() {
+        let worker = WorkerSlots::new(3);
+        let [one, other] = [1, 1].map(|queue| worker.tenant(3, queue));
+        let claim = |slots: &Slots| now(slots.reserve(1)).unwrap().take().unwrap();
+        let running = now(claim(&one).acquire_in(Company::NoSuspect)).unwrap();
+        let mut waiting = Box::pin(claim(&one).acquire_in(Company::NoSuspect));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(worker.turns.available_permits(), 2, "it waits with a slot");
+        assert!(
+            now(claim(&one).acquire_in(Company::NoSuspect)).is_none(),
+            "no room to wait in"
+        );
+        assert!(now(claim(&one).acquire_in(Company::Any)).is_some());
+        let neighbour = now(claim(&other).acquire_in(Company::NoSuspect));
+        assert!(neighbour.is_some());
+        drop(running);
+        assert!(waiting.as_mut().now_or_never().flatten().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_attempt_waits_for_those_of_other_tenants_but_not_for_ever() {
+        let worker = WorkerSlots::new(3);
+        let [one, other] = [1, 1].map(|queue| worker.tenant(3, queue));
+        let claim = |slots: &Slots| now(slots.reserve(1)).unwrap().take().unwrap();
+        let running = claim(&one)
+            .acquire_in(Company::NoLastAttempt)
+            .await
+            .unwrap();
+        let mut waiting = Box::pin(claim(&other).acquire_in(Company::NoLastAttempt));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        tokio::time::advance(LAST_ATTEMPT_WAIT).await;
+        assert!(waiting.await.is_some());
+        let mut waiting = Box::pin(claim(&other).acquire_in(Company::NoLastAttempt));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(running);
+        assert!(waiting.as_mut().now_or_never().flatten().is_some());
     }
 }

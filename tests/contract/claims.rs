@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greentic_worker::ports::{Begun, Claim, TurnStore};
+use greentic_worker::ports::{Attempts, Begun, Claim, TurnStore};
 
 use super::talk::{LEASE, Talk, Turn, applied, begin, busy, exclusive, ready};
 use super::{Backend, DEDUPE_WINDOW};
@@ -123,13 +123,56 @@ pub async fn a_release_frees_only_its_own_lease(backend: &impl Backend) {
     ready(backend, &talk.says("2"), exclusive("you")).await;
 }
 
-pub async fn an_expired_lease_is_lost_even_if_nobody_took_it(backend: &impl Backend) {
+pub async fn an_expired_lease_counts_while_nobody_else_has_it(backend: &impl Backend) {
     let activity = Talk::of(backend).says("1");
     let opening = ready(backend, &activity, exclusive("me")).await;
     backend.pass(LEASE + A_SECOND).await;
     let turn = Turn::after(&opening).holding("me");
-    turn.conflicts(backend, &activity).await;
-    assert_eq!(applied(backend, &activity).await, None);
+    turn.done(backend, &activity).await;
+    assert!(applied(backend, &activity).await.is_some());
+}
+
+pub async fn a_lease_is_prolonged_by_its_holder_only(backend: &impl Backend) {
+    let talk = Talk::of(backend);
+    let activity = talk.says("1");
+    ready(backend, &activity, exclusive("me")).await;
+    backend.pass(LEASE - A_SECOND).await;
+    let store = backend.store();
+    store.prolong(&activity, "me", LEASE).await.unwrap();
+    backend.pass(LEASE - A_SECOND).await;
+    assert!(busy(backend, &talk.says("2"), Claim::Optimistic).await);
+    store.prolong(&activity, "you", LEASE).await.unwrap();
+    backend.pass(A_SECOND * 2).await;
+    store.prolong(&activity, "me", LEASE).await.unwrap();
+    ready(backend, &talk.says("2"), Claim::Optimistic).await;
+}
+
+pub async fn attempts_that_failed_are_told_from_those_that_ended_in_silence(
+    backend: &impl Backend,
+) {
+    let (activity, store) = (Talk::of(backend).says("1"), backend.store());
+    let counts = async |claimed, open| {
+        let attempts = store.attempts(&activity).await.unwrap();
+        assert_eq!(attempts, Attempts { claimed, open });
+    };
+    counts(0, 0).await;
+    ready(backend, &activity, exclusive("me")).await;
+    counts(1, 1).await;
+    // Only its holder's, and once only.
+    store.release(&activity, "you").await.unwrap();
+    store.release(&activity, "me").await.unwrap();
+    store.release(&activity, "me").await.unwrap();
+    counts(1, 0).await;
+    ready(backend, &activity, exclusive("me")).await;
+    backend.pass(LEASE + A_SECOND).await;
+    counts(2, 1).await;
+    ready(backend, &activity, exclusive("me")).await;
+    store.withdraw(&activity, "me").await.unwrap();
+    counts(2, 1).await;
+    let opening = ready(backend, &activity, exclusive("me")).await;
+    let turn = Turn::after(&opening).holding("me");
+    turn.done(backend, &activity).await;
+    counts(0, 0).await;
 }
 
 pub async fn a_lease_that_went_to_another_is_lost(backend: &impl Backend) {

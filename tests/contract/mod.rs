@@ -87,7 +87,9 @@ macro_rules! turn_store_contract {
             an_optimistic_turn_takes_and_counts_nothing
             a_commit_frees_its_lease
             a_release_frees_only_its_own_lease
-            an_expired_lease_is_lost_even_if_nobody_took_it
+            an_expired_lease_counts_while_nobody_else_has_it
+            a_lease_is_prolonged_by_its_holder_only
+            attempts_that_failed_are_told_from_those_that_ended_in_silence
             a_lease_that_went_to_another_is_lost
             an_optimistic_commit_gives_way_to_a_lease
             without_a_reply_scope_the_lease_covers_the_activity

@@ -20,6 +20,7 @@ mod dead_letters;
 mod edges;
 mod endpoint;
 mod fairness;
+mod hanging_backends;
 mod harness;
 mod hostile_components;
 mod kill_points;

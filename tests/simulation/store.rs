@@ -9,7 +9,7 @@ use greentic_types::{SessionData, SessionKey};
 use greentic_worker::adapters::memory::MemoryStore;
 use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, UserId};
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Park, QuotaExcess, Quotas, StateSlot,
+    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Park, QuotaExcess, Quotas, StateSlot,
     StoreError, StoredState, Taken, TurnStore,
 };
 use time::OffsetDateTime;
@@ -207,7 +207,23 @@ impl<C: Clock> Store<C> {
         at_once(self.memory.release(activity, token))
     }
 
-    /// A turn that was refused something takes its claim back.
+    fn prolong(&self, activity: &Activity, token: &str, ttl: Duration) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if let Some(lease) = locked(&self.leases).get_mut(&conversation(activity))
+            && lease.token == token
+            && lease.until > now
+        {
+            lease.until = now + ttl;
+            // A claim of the same holder counts anew when its lease has run out, which is later now.
+            let name = (activity.tenant.clone(), activity.key.clone());
+            if let Some(claims) = locked(&self.claims).get_mut(&name) {
+                claims.last.insert(token.to_owned(), now);
+            }
+        }
+        at_once(self.memory.prolong(activity, token, ttl))
+    }
+
+    /// A turn that was refused something, or cut off, takes its claim back.
     fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let name = (activity.tenant.clone(), activity.key.clone());
         let is_ours = {
@@ -322,6 +338,19 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
 
     async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         self.withdraw(activity, token)
+    }
+
+    async fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        self.prolong(activity, token, ttl)
+    }
+
+    async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
+        self.memory.attempts(activity).await
     }
 }
 
@@ -462,5 +491,26 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
         let (activity, token) = (activity.clone(), token.to_owned());
         self.call("withdraw", move |store| store.withdraw(&activity, &token))
             .await
+    }
+
+    async fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let (activity, token) = (activity.clone(), token.to_owned());
+        self.call("prolong", move |store| {
+            store.prolong(&activity, &token, ttl)
+        })
+        .await
+    }
+
+    async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
+        let activity = activity.clone();
+        self.call("attempts", move |store| {
+            at_once(store.memory.attempts(&activity))
+        })
+        .await
     }
 }

@@ -12,8 +12,8 @@ use crate::model::{
     Activity, EnvId, IdempotencyKey, Outbound, STATE_KEY_OVERHEAD, TeamId, TenantId, UserId,
 };
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Opening, QuotaExcess, StateSlot, StoreError,
-    StoredState, TurnStore,
+    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Opening, QuotaExcess, StateSlot,
+    StoreError, StoredState, TurnStore,
 };
 
 /// Sessions, state and the record of what was applied, in memory.
@@ -28,6 +28,7 @@ struct Tables {
     waits: Waits,
     applied: HashMap<ActivityName, Lasting<Vec<Outbound>>>,
     claims: HashMap<ActivityName, Lasting<u32>>,
+    failures: HashMap<ActivityName, Lasting<u32>>,
     leases: HashMap<LeaseName, Lasting<String>>,
     state: HashMap<(Owner, StateSlot), String>,
     /// The bytes of state of each user and of each tenant, as quotas count them.
@@ -71,6 +72,7 @@ impl<C: Clock> MemoryStore<C> {
         tables.waits.expire(now)?;
         tables.applied.retain(|_, record| record.until > now);
         tables.claims.retain(|_, count| count.until > now);
+        tables.failures.retain(|_, count| count.until > now);
         tables.leases.retain(|_, lease| lease.until > now);
         Ok((tables, now))
     }
@@ -163,6 +165,7 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         tables.applied.insert(name(activity), record);
         tables.leases.remove(&lease_name(activity));
         tables.claims.remove(&name(activity));
+        tables.failures.remove(&name(activity));
         Ok(Committed::Done {
             tenant_state_bytes: used,
         })
@@ -189,9 +192,41 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
     }
 
     async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let (mut tables, _) = self.open()?;
-        tables.release(activity, token);
+        let (mut tables, now) = self.open()?;
+        if tables.release(activity, token) {
+            let before = tables.failures.get(&name(activity));
+            let count = before.map_or(0, |count| count.value) + 1;
+            let failures = Self::lasting(count, now, self.dedupe_window);
+            tables.failures.insert(name(activity), failures);
+        }
         Ok(())
+    }
+
+    async fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let (mut tables, now) = self.open()?;
+        if let Some(lease) = tables.leases.get_mut(&lease_name(activity))
+            && lease.value == token
+        {
+            *lease = Self::lasting(token.to_owned(), now, ttl);
+        }
+        Ok(())
+    }
+
+    async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
+        let (tables, _) = self.open()?;
+        let count = |counts: &HashMap<_, Lasting<u32>>| {
+            counts.get(&name(activity)).map_or(0, |count| count.value)
+        };
+        let (claimed, failed) = (count(&tables.claims), count(&tables.failures));
+        Ok(Attempts {
+            claimed,
+            open: claimed.saturating_sub(failed),
+        })
     }
 
     async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
@@ -291,11 +326,11 @@ impl Tables {
         (written.sum(), user, tenant)
     }
 
-    /// Whether the lease is ours, or nobody's, and everything that the turn has read is unchanged.
+    /// Returns whether nobody else holds the lease, and everything that the turn has read is unchanged.
     fn are_as_read(&self, commit: &Commit<'_>) -> Result<bool, StoreError> {
         let activity = commit.activity;
         let holder = self.leases.get(&lease_name(activity));
-        if holder.map(|lease| lease.value.as_str()) != commit.lease {
+        if holder.is_some_and(|lease| Some(lease.value.as_str()) != commit.lease) {
             return Ok(false);
         }
         if self.waits.head(activity)?.as_ref() != commit.head {

@@ -13,7 +13,7 @@ local bases, pointers, shadowed, correlated, reads, writes = unpack(ARGV, 11, 16
 
 -- The lists are one after the other, in KEYS: the base scope's pointer, others to the taken session, the one to the new
 -- session by its correlation, state that was read, state to write, with state to write the bytes of the user's and the
--- tenant's state, and with a lease the claims. In ARGV: the sessions that the taken one had pushed aside, the values that
+-- tenant's state, and with a lease the claims and the failures. In ARGV: the sessions that the taken one had pushed aside, the values that
 -- were read, those to write, with values to write the user's quota, the tenant's, and what each key counts.
 local base = bases == '1' and KEYS[4]
 local first_pointer = 4 + bases
@@ -34,8 +34,9 @@ local function exists(session) return call('EXISTS', session_prefix .. session) 
 local before = call('GET', applied)
 if before then return {'applied', before} end
 
--- The lease must be ours where one was taken, and nobody's where none was.
-if (call('GET', lease) or '') ~= token then return {'conflict', 'lease'} end
+-- The lease must not be another's. One of ours that has expired and that nobody took since is none to anybody.
+local holder = call('GET', lease)
+if holder and holder ~= token then return {'conflict', 'lease'} end
 if base and (call('GET', base) or '') ~= head then return {'conflict', 'head'} end
 if taken ~= '' and not exists(taken) then return {'conflict', 'wait'} end
 for i = 0, reads - 1 do
@@ -131,5 +132,5 @@ for i, bytes in pairs(used) do
 end
 
 call('SET', applied, outbox, 'PX', dedupe_ms)
-if token ~= '' then call('DEL', lease, KEYS[#KEYS]) end
+if token ~= '' then call('DEL', lease, KEYS[#KEYS - 1], KEYS[#KEYS]) end
 return {'done', used[1]}

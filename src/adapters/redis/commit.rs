@@ -50,12 +50,12 @@ pub fn call<'s>(
         commit.state_read.len(),
         commit.state_written.len(),
     ];
-    let claims = commit.lease.map(|_| keys.claims());
+    let attempts = commit.lease.map(|_| [keys.claims(), keys.failures()]);
     let writes = !commit.state_written.is_empty();
     let counters = writes.then(|| [keys.user_state_bytes(), keys.tenant_state_bytes()]);
     let in_keys =
         lists.iter().sum::<usize>() - shadowed.len() + counters.map_or(0, |two| two.len());
-    let mut call = script.call(3 + in_keys + usize::from(claims.is_some()));
+    let mut call = script.call(3 + in_keys + attempts.map_or(0, |two| two.len()));
     call.arg(keys.applied())
         .arg(keys.lease())
         .arg(keys.user_waits())
@@ -66,7 +66,7 @@ pub fn call<'s>(
         call.arg(keys.state(slot));
     }
     call.arg(counters.as_ref().map_or(&[][..], |two| two))
-        .arg(claims);
+        .arg(attempts.as_ref().map_or(&[][..], |two| two));
 
     call.json("outbox", commit.outbox)?
         .arg(millis(dedupe_window))

@@ -136,6 +136,11 @@ impl<'a> Keys<'a> {
         self.of_activity("}:claims:")
     }
 
+    /// How many of those claims ended in a failure that was handed back.
+    pub fn failures(&self) -> Key<'a> {
+        self.of_activity("}:failures:")
+    }
+
     /// The lease: the token of the turn that has the conversation for itself. An activity without reply scope belongs to
     /// no conversation; all that it can get in the way of is its own redelivery, so that is what its lease covers.
     pub fn lease(&self) -> Key<'a> {

@@ -9,7 +9,7 @@ use redis::{RedisError, Value, cmd};
 use super::keys::Keys;
 use super::link::store_error;
 use super::script::Script;
-use super::store::{Parts, RELEASE, RedisStore};
+use super::store::{Parts, RedisStore, WITHDRAW};
 use crate::adapters::system::RandomIds;
 use crate::model::{
     Activity, EnvId, FlowId, Headers, InboundMessage, PackId, Problem, TenantId, decode,
@@ -116,11 +116,11 @@ async fn patterns(
     error: RedisError,
 ) -> Result<Vec<Problem>, StoreError> {
     let mut problems = Vec::new();
-    let release = Script::new(RELEASE);
-    let load = cmd("SCRIPT").arg("LOAD").arg(RELEASE).take();
+    let withdraw = Script::new(WITHDRAW);
+    let load = cmd("SCRIPT").arg("LOAD").arg(WITHDRAW).take();
     let asks = [
         ("script|load", load),
-        ("evalsha", release.call(0).command()),
+        ("evalsha", withdraw.call(0).command()),
         ("mget", cmd("MGET").arg(keys.applied()).take()),
         ("get", cmd("GET").arg(keys.applied()).take()),
         ("pttl", cmd("PTTL").arg(keys.lease()).take()),
@@ -152,11 +152,12 @@ async fn keys_refused(
     keys: &Keys<'_>,
     slot: &StateSlot,
 ) -> Result<Option<Problem>, StoreError> {
-    let release = Script::new(RELEASE);
+    let withdraw = Script::new(WITHDRAW);
     let names: Vec<String> = [
         keys.applied(),
         keys.lease(),
         keys.claims(),
+        keys.failures(),
         keys.user_waits(),
         keys.user_state_bytes(),
         keys.tenant_state_bytes(),
@@ -169,7 +170,7 @@ async fn keys_refused(
     .collect();
     let mut wanted = BTreeSet::new();
     for name in names {
-        let mut call = release.call(1);
+        let mut call = withdraw.call(1);
         call.arg(&name).arg("nobody");
         match call.run(store.link()).await {
             Err(error) if is_refusal(&error) => {
@@ -291,7 +292,8 @@ mod tests {
         for script in [
             include_str!("begin.lua"),
             include_str!("commit.lua"),
-            super::RELEASE,
+            crate::adapters::redis::store::RELEASE,
+            super::WITHDRAW,
         ] {
             let used = commands(script);
             assert!(!used.is_empty());

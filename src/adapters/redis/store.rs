@@ -15,14 +15,25 @@ use super::{Config, begin, commit, keys, probe, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, EnvId, Outbound, Problems, Severity, TenantId};
 use crate::ports::{
-    Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
+    Attempts, Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
 };
 
-/// Frees a lease, but only its holder's; where the claims are named too, the holder's claim does not count.
+/// Frees a lease, but only its holder's, and counts its attempt as failed.
 pub const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
 redis.call('DEL', KEYS[1])
-if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) > 0 then redis.call('DECR', KEYS[2]) end";
+redis.call('INCR', KEYS[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])";
+
+/// Frees a lease, but only its holder's, whose claim does not count.
+pub const WITHDRAW: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+redis.call('DEL', KEYS[1])
+if tonumber(redis.call('GET', KEYS[2]) or 0) > 0 then redis.call('DECR', KEYS[2]) end";
+
+/// Has a lease last longer, but only its holder's.
+const PROLONG: &str = "
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end";
 
 /// Writes and deletes a key in one step, so that nobody ever sees it: it meets whatever a commit would meet.
 const WRITE: &str = "redis.call('SET', KEYS[1], '', 'PX', 1000) redis.call('DEL', KEYS[1])";
@@ -39,7 +50,9 @@ pub struct RedisStore {
     dedupe_window: Duration,
     begin: Script,
     commit: Script,
+    prolong: Script,
     release: Script,
+    withdraw: Script,
     write: Script,
 }
 
@@ -59,7 +72,9 @@ impl RedisStore {
             dedupe_window: config.dedupe_window,
             begin: Script::new(include_str!("begin.lua")),
             commit: Script::new(include_str!("commit.lua")),
+            prolong: Script::new(PROLONG),
             release: Script::new(RELEASE),
+            withdraw: Script::new(WITHDRAW),
             write: Script::new(WRITE),
         })
     }
@@ -191,15 +206,44 @@ impl TurnStore for RedisStore {
 
     async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         let keys = self.keys(activity);
-        let mut call = self.release.call(2);
+        let mut call = self.withdraw.call(2);
         call.arg(keys.lease()).arg(keys.claims()).arg(token);
         self.run(&call).await.map(drop)
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let mut call = self.release.call(1);
-        call.arg(self.keys(activity).lease()).arg(token);
+    async fn prolong(
+        &self,
+        activity: &Activity,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let mut call = self.prolong.call(1);
+        call.arg(self.keys(activity).lease());
+        call.arg(token).arg(millis(ttl));
         self.run(&call).await.map(drop)
+    }
+
+    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+        let keys = self.keys(activity);
+        let mut call = self.release.call(2);
+        call.arg(keys.lease()).arg(keys.failures());
+        call.arg(token).arg(millis(self.dedupe_window));
+        self.run(&call).await.map(drop)
+    }
+
+    async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
+        let keys = self.keys(activity);
+        let get = redis::cmd("MGET")
+            .arg(keys.claims())
+            .arg(keys.failures())
+            .take();
+        let counts: (Option<u32>, Option<u32>) =
+            self.link.query(&get).await.map_err(store_error)?;
+        let (claimed, failed) = (counts.0.unwrap_or(0), counts.1.unwrap_or(0));
+        Ok(Attempts {
+            claimed,
+            open: claimed.saturating_sub(failed),
+        })
     }
 }
 

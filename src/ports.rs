@@ -60,7 +60,7 @@ pub trait TurnStore: Send + Sync + 'static {
     fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -68,7 +68,7 @@ pub trait TurnStore: Send + Sync + 'static {
     fn release(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Gives up a lease as [`TurnStore::release`] does, and with it the attempt that was counted when it was taken: the
@@ -76,7 +76,7 @@ pub trait TurnStore: Send + Sync + 'static {
     fn withdraw(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Counts the attempts at an activity that [`Claim::Exclusive`] counted, and those of them that nothing was heard of since.
@@ -119,11 +119,29 @@ pub enum Claim<'a> {
     /// The conversation's lease, and one more attempt on the activity's count: for redeliveries, which may have killed
     /// a worker, and for turns with outside effects.
     Exclusive {
-        /// Names this holder.
-        token: &'a str,
-        /// How long the lease lasts if its holder dies.
+        /// The lease to take.
+        lease: Lease<'a>,
+        /// How long it lasts if its holder dies.
         ttl: Duration,
     },
+}
+
+/// What a turn holds against others, until it commits or gives it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease<'a> {
+    /// Names this holder.
+    pub token: &'a str,
+    /// What it holds.
+    pub scope: LeaseScope,
+}
+
+/// What a lease covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseScope {
+    /// The conversation.
+    Conversation,
+    /// The conversation, and the state of its user, which turns of other conversations may not change meanwhile.
+    User,
 }
 
 /// What BEGIN found.
@@ -167,8 +185,8 @@ pub struct ParkedWait {
 pub struct Commit<'a> {
     /// The activity that is applied by it.
     pub activity: &'a Activity,
-    /// The lease that must still be held; none for an optimistic turn, which must find no other's.
-    pub lease: Option<&'a str>,
+    /// The lease that the turn took; none for an optimistic one. No other turn may hold what the commit changes.
+    pub lease: Option<Lease<'a>>,
     /// What the base scope must still name.
     pub head: Option<&'a SessionKey>,
     /// The wait that the turn took, which must still be there: it is cleared.

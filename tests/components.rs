@@ -394,7 +394,6 @@ async fn taken_at_calls(nodes: Value, delivered: u64) -> Vec<bool> {
     for id in ["m1", "m2"] {
         let ended = world.run(&says(id, ""), delivered).await;
         assert!(matches!(ended.disposition, Disposition::Ack), "{ended:?}");
-        assert_eq!(ended.conflicts, 0);
     }
     assert!(!is_taken(&store), "it was given back");
     taken.lock().unwrap().clone()

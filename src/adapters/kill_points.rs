@@ -18,7 +18,7 @@ use crate::model::{
     Activity, Headers, InboundMessage, Outbound, TenantId, header, key_from_headers,
 };
 use crate::ports::{
-    Attempts, Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Publisher,
+    Attempts, Begin, Begun, Commit, Committed, Delivery, Destination, Inbound, Lease, Publisher,
     StateSlot, StoreError, StoredState, TransportError, TurnStore,
 };
 
@@ -219,28 +219,28 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    async fn release(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
-        let call = self.port.release(activity, token);
+        let call = self.port.release(activity, lease);
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 
     async fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        self.port.prolong(activity, token, ttl).await
+        self.port.prolong(activity, lease, ttl).await
     }
 
     async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
         self.port.attempts(activity).await
     }
 
-    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
-        let call = self.port.withdraw(activity, token);
+        let call = self.port.withdraw(activity, lease);
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 }

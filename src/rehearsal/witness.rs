@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{Activity, Outbound};
 use crate::ports::{
-    Attempts, Begin, Begun, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
+    Attempts, Begin, Begun, Commit, Committed, Lease, StateSlot, StoreError, StoredState, TurnStore,
 };
 
 /// A store, and what the last commit parked.
@@ -67,24 +67,24 @@ impl<S: TurnStore> TurnStore for Witness<S> {
         self.store.published_but(activity, rest).await
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        self.store.release(activity, token).await
+    async fn release(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
+        self.store.release(activity, lease).await
     }
 
     async fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        self.store.prolong(activity, token, ttl).await
+        self.store.prolong(activity, lease, ttl).await
     }
 
     async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
         self.store.attempts(activity).await
     }
 
-    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        self.store.withdraw(activity, token).await
+    async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
+        self.store.withdraw(activity, lease).await
     }
 }

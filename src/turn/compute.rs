@@ -64,7 +64,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// Makes a run of this pack known to the watchdog.
     pub(super) fn watched<'a>(&self, pack: &'a Arc<BoundPack>) -> WatchedRun<'a> {
         let monitor = RunMonitor::default();
-        self.span.run(Arc::new(Watch {
+        self.context.span.run(Arc::new(Watch {
             pack: Arc::clone(pack),
             monitor: monitor.clone(),
         }));
@@ -147,7 +147,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         &self,
         slice: impl FnMut() -> Option<T> + Send + 'static,
     ) -> T {
-        let (tenant, span) = (&self.activity.tenant, self.span.clone());
+        let (tenant, span) = (&self.activity.tenant, self.context.span.clone());
         compute(&*self.turns.compute, tenant, span, slice).await
     }
 }
@@ -221,7 +221,7 @@ impl<T: Send, F: FnMut() -> Option<T> + Send> Computation for SlicedComputation<
         let Some(tell) = self.tell.take_if(|tell| !tell.is_closed()) else {
             return ControlFlow::Break(());
         };
-        let slice = AssertUnwindSafe(|| self.span.within(&mut self.slice));
+        let slice = AssertUnwindSafe(|| self.context.span.within(&mut self.slice));
         let result = match catch_unwind(slice) {
             Ok(None) => {
                 self.tell = Some(tell);

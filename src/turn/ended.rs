@@ -15,10 +15,6 @@ pub struct Ended {
     pub replies: usize,
     /// How many replies no stream would take, and that are in the dead letters.
     pub undelivered: usize,
-    /// How often COMMIT found that another turn came first.
-    pub conflicts: u32,
-    /// How often BEGIN found the conversation taken.
-    pub busy: u32,
 }
 
 /// What a turn did.
@@ -39,8 +35,6 @@ impl Ended {
             applied: None,
             replies: 0,
             undelivered: 0,
-            conflicts: 0,
-            busy: 0,
         }
     }
 

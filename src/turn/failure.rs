@@ -37,6 +37,15 @@ pub enum TurnError {
     /// Something between BEGIN and COMMIT panicked.
     #[error("the turn panicked: {0}")]
     Panicked(String),
+    /// Other turns came first again and again.
+    #[error(
+        "other turns of its user or conversation came first {conflicts} times in a row, although it held the lease; a \
+         worker.lease_ttl that is longer keeps them out"
+    )]
+    Contended {
+        /// How often.
+        conflicts: u32,
+    },
     /// The flow took too long.
     #[error(
         "the flow took longer than worker.turn_timeout = {limit:?}{}",
@@ -194,6 +203,7 @@ impl TurnError {
             Self::Component(ComponentError::Refused { .. }) => "component_refused",
             Self::Component(ComponentError::Unusable { .. }) => "component_unusable",
             Self::Panicked(_) => "panic",
+            Self::Contended { .. } => "contended",
             Self::TimedOut { .. } => "turn_timeout",
             Self::ReplyScopeMissing => "reply_scope_missing",
             Self::WaitPackGone { .. } => "wait_pack_gone",
@@ -225,6 +235,7 @@ impl TurnError {
             Self::PayloadTooLarge { .. }
             | Self::Refused(_)
             | Self::Entry(_)
+            | Self::Contended { .. }
             | Self::TimedOut { .. }
             | Self::ReplyScopeMissing
             | Self::WaitPackGone { .. }
@@ -246,7 +257,7 @@ impl TurnError {
                 ComponentError::Trap { .. } | ComponentError::Limit { .. } => true,
                 ComponentError::Refused { .. } | ComponentError::Unusable { .. } => false,
             },
-            Self::Panicked(_) | Self::TimedOut { .. } => true,
+            Self::Panicked(_) | Self::Contended { .. } | Self::TimedOut { .. } => true,
             // It is handed back before anyone asks.
             Self::Refused(_)
             | Self::Decode(_)

@@ -32,7 +32,7 @@ pub use ended::{Applied, Ended};
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
 use futures_util::FutureExt;
-pub use lease::LeaseToken;
+pub use lease::TurnLease;
 pub use outage::{Infrastructure, Outage, Part, RefusedPart, Server, Standing};
 pub use parked::ParkedRun;
 pub use replies::apology;
@@ -40,18 +40,21 @@ pub use replies::apology;
 use crate::budget::{DECODED_FACTOR, MemoryCharge, MemoryKind};
 use crate::model::{Activity, EnvId, InboundMessage, TraceContext, decode};
 use crate::ports::{
-    Begin, Begun, Claim, Clock, Commit, Committed, Components, Compute, NewId, Opening, Publisher,
-    StoredState, TurnStore,
+    Begin, Begun, Claim, Clock, Commit, Committed, Components, Compute, Lease, NewId, Opening,
+    Publisher, StoredState, TurnStore,
 };
 use crate::registry::{Live, Registry};
-use crate::telemetry::TurnSpan;
+use crate::telemetry::{TenantMetrics, TurnSpan};
 use compute::{Discarded, LARGE};
 use play::{Chosen, foresee};
 use results::Played;
 use state_reads::StatePrefetch;
+use tokio::time::Instant;
 
-/// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
+/// After this many conflicts a turn takes the lease on all that others could change under it, so that it gets through.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
+/// After this many conflicts an attempt has failed: its lease expires again and again.
+const MOST_CONFLICTS: u32 = 30;
 /// The longest a turn waits before it looks again whether a busy conversation is free.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -133,21 +136,24 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 
     /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
-        let lease = LeaseToken::default();
-        self.run_with(activity, delivered, span, (&lease, None))
-            .await
+        let (lease, memory, metrics) = (&TurnLease::default(), None, None);
+        let context = TurnContext {
+            span,
+            lease,
+            memory,
+            metrics,
+        };
+        self.run_in(activity, delivered, context).await
     }
 
-    /// The same, with the lease that it may take, and with what it holds in memory counted there.
-    pub async fn run_with(
+    /// The same for a worker.
+    pub async fn run_in(
         &self,
         activity: &Activity,
         delivered: u64,
-        span: &TurnSpan,
-        (lease, memory): (&LeaseToken, Option<&MemoryCharge>),
+        context: TurnContext<'_>,
     ) -> Ended {
-        let mut attempt = Attempt::new(self, activity, delivered, span, lease);
-        attempt.memory = memory;
+        let mut attempt = Attempt::new(self, activity, delivered, context);
         match attempt.run().await {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
@@ -169,6 +175,19 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     }
 }
 
+/// What a turn has to do with besides its activity.
+#[derive(Clone, Copy)]
+pub struct TurnContext<'a> {
+    /// Learns what runs.
+    pub span: &'a TurnSpan,
+    /// The lease that it may take.
+    pub lease: &'a TurnLease,
+    /// Counts what it holds in memory.
+    pub memory: Option<&'a MemoryCharge>,
+    /// Counts its conflicts when they happen.
+    pub metrics: Option<&'a TenantMetrics>,
+}
+
 /// The text of the session and of the state that a turn starts from.
 fn opening_bytes(opening: &Opening) -> u64 {
     let session = opening.wait.iter().map(|wait| wait.data.context_json.len());
@@ -185,10 +204,7 @@ struct Attempt<'a, S, P> {
     /// What was bound when the turn began: it ends with the same.
     registry: Arc<Registry>,
     activity: &'a Activity,
-    span: &'a TurnSpan,
-    /// Counts what it holds in memory.
-    memory: Option<&'a MemoryCharge>,
-    lease: &'a LeaseToken,
+    context: TurnContext<'a>,
     exclusive: bool,
     redelivered: bool,
     /// The flow may have effects outside that COMMIT cannot hold back, so every attempt takes the lease.
@@ -196,7 +212,8 @@ struct Attempt<'a, S, P> {
     /// Which attempt it is, from 1.
     number: u32,
     conflicts: u32,
-    busy: u32,
+    /// What is left of the turn's time, where a conflict has used up a part of it.
+    time_left: Option<Duration>,
     replies: usize,
     undelivered: usize,
     /// COMMIT has applied the turn; what was refused since then is to publish its replies.
@@ -212,8 +229,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         turns: &'a Turns<S, P>,
         activity: &'a Activity,
         delivered: u64,
-        span: &'a TurnSpan,
-        lease: &'a LeaseToken,
+        context: TurnContext<'a>,
     ) -> Self {
         let ids = &turns.ids;
         let own = ids.span_id();
@@ -228,15 +244,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Self {
             turns,
             activity,
-            span,
-            memory: None,
-            lease,
+            context,
             exclusive: redelivered || reaches_out,
             redelivered,
             reaches_out,
             number: 1,
             conflicts: 0,
-            busy: 0,
+            time_left: None,
             replies: 0,
             undelivered: 0,
             applied: None,
@@ -247,16 +261,14 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         }
     }
 
-    fn token(&self) -> &str {
-        self.lease.get_or_make(&*self.turns.ids)
+    fn lease(&self) -> Lease<'a> {
+        self.context.lease.named(&*self.turns.ids)
     }
 
     fn ended(self, disposition: Disposition, applied: Option<Applied>) -> Ended {
         let Self {
             replies,
             undelivered,
-            conflicts,
-            busy,
             ..
         } = self;
         Ended {
@@ -264,8 +276,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             applied,
             replies,
             undelivered,
-            conflicts,
-            busy,
         }
     }
 
@@ -273,7 +283,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     /// applied stays applied, and what it has published is noted; the attempt does not count.
     async fn refused(mut self) -> Ended {
         if self.exclusive && self.applied.is_none() {
-            let withdraw = self.turns.store.withdraw(self.activity, self.token()).await;
+            let withdraw = self.turns.store.withdraw(self.activity, self.lease()).await;
             if let Err(error) = withdraw {
                 tracing::debug!(error = %error, "the lease stays until it expires");
             }
@@ -309,7 +319,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 continue;
             }
             self.count(&opening, true)?;
-            let played = self.play_in_time(&opening, chosen).await?;
+            let (played, deadline) = self.play_in_time(&opening, chosen).await?;
             self.holds(played.bytes());
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
@@ -333,23 +343,44 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     return Ok(None);
                 }
                 Committed::Conflict => {
-                    self.conflicts += 1;
-                    self.exclusive |= self.conflicts >= CONFLICTS_BEFORE_LEASE;
+                    self.time_left = Some(deadline.saturating_duration_since(Instant::now()));
+                    self.conflicted(&played)?;
                 }
             }
         }
     }
 
+    /// Prepares to begin again after another turn came first.
+    fn conflicted(&mut self, played: &Played) -> Result<(), TurnError> {
+        self.conflicts += 1;
+        if let Some(metrics) = self.context.metrics {
+            metrics.commit_conflict();
+        }
+        if self.conflicts >= MOST_CONFLICTS {
+            let conflicts = self.conflicts;
+            return Err(TurnError::Contended { conflicts });
+        }
+        if self.conflicts >= CONFLICTS_BEFORE_LEASE {
+            self.exclusive = true;
+            if !(played.state_read.is_empty() && played.state_written.is_empty()) {
+                self.context.lease.extend_to_user();
+            }
+        }
+        Ok(())
+    }
+
     /// Counts so many bytes as held until the turn is settled.
     fn holds(&self, bytes: u64) {
-        if let Some(memory) = self.memory {
+        if let Some(memory) = self.context.memory {
             memory.add(MemoryKind::Turns, bytes);
         }
     }
 
     /// Waits a moment for a busy conversation.
     async fn stand_aside(&mut self, at_most: Duration) {
-        self.busy += 1;
+        if let Some(metrics) = self.context.metrics {
+            metrics.lease_conflict();
+        }
         let pause = at_most.min(BUSY_PAUSE);
         tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
     }
@@ -357,7 +388,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn begin(&self) -> Result<Begun, TurnError> {
         let claim = if self.exclusive {
             Claim::Exclusive {
-                token: self.token(),
+                lease: self.lease(),
                 ttl: self.turns.config.lease_ttl,
             }
         } else {
@@ -397,21 +428,29 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Ok(())
     }
 
-    /// Plays with a limit on the time that it takes; time spent waiting for infrastructure is not the flow's fault.
-    async fn play_in_time(&self, opening: &Opening, chosen: Chosen) -> Result<Played, TurnError> {
-        let limit = self.turns.config.turn_timeout;
+    /// Plays with a limit on the time that the turn takes, all its conflicts included; time spent waiting for infrastructure
+    /// is not the flow's fault.
+    async fn play_in_time(
+        &self,
+        opening: &Opening,
+        chosen: Chosen,
+    ) -> Result<(Played, Instant), TurnError> {
+        let limit = self.time_left.unwrap_or(self.turns.config.turn_timeout);
         // Nothing has left the process yet, so a panic costs one message and not the worker.
         let playing = AssertUnwindSafe(self.play(opening, chosen)).catch_unwind();
         tokio::pin!(playing);
         loop {
+            let time_up = tokio::time::sleep(limit);
+            tokio::pin!(time_up);
             tokio::select! {
                 biased;
                 played = &mut playing => {
-                    return played.unwrap_or_else(|panic| Err(TurnError::panicked(&*panic)));
+                    let played = played.unwrap_or_else(|panic| Err(TurnError::panicked(&*panic)));
+                    return Ok((played?, time_up.deadline()));
                 }
-                () = tokio::time::sleep(limit) => {
+                () = &mut time_up => {
                     if !self.turns.outage.is_active() {
-                        return Err(self.timed_out(self.span.position()));
+                        return Err(self.timed_out(self.context.span.position()));
                     }
                 }
             }
@@ -421,7 +460,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     async fn commit(&self, opening: &Opening, played: &Played) -> Result<Committed, TurnError> {
         let commit = Commit {
             activity: self.activity,
-            lease: self.exclusive.then(|| self.token()),
+            lease: self.exclusive.then(|| self.lease()),
             head: opening.head.as_ref(),
             taken: played.taken(),
             park: played.park(),
@@ -448,8 +487,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         let (turns, tenant) = (self.turns, &self.activity.tenant);
         let is_probe = turns.outage.is_refused(tenant, Part::DeadLetters) && !self.reaches_out;
         let given_up = match is_probe {
-            true => turns.store.withdraw(self.activity, self.token()).await,
-            false => turns.store.release(self.activity, self.token()).await,
+            true => turns.store.withdraw(self.activity, self.lease()).await,
+            false => turns.store.release(self.activity, self.lease()).await,
         };
         if let Err(error) = given_up {
             tracing::debug!(error = %error, "the lease stays until it expires");

@@ -66,7 +66,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let correlation =
             (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
         if let (None, Some(made)) = (self.activity.correlation(), &correlation) {
-            self.span.correlation(made);
+            self.context.span.correlation(made);
         }
         flow_log::log(&effects.logs);
         let found_now = Around {
@@ -109,7 +109,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let (registry, tenant) = (&self.registry, &self.activity.tenant);
         let Some(wait) = wait else {
             let Entry { pack, flow } = registry.entry(tenant, &self.activity.target)?;
-            self.span.flow(&pack.id, &flow);
+            self.context.span.flow(&pack.id, &flow);
             return Ok(Chosen {
                 run: Run::fresh(flow.clone()),
                 pack,
@@ -128,9 +128,9 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             }
         };
         let flow = &wait.data.flow_id;
-        self.span.flow(&found.pack, flow);
+        self.context.span.flow(&found.pack, flow);
         if let Some(trace) = &found.trace {
-            self.span.parked_in(trace);
+            self.context.span.parked_in(trace);
         }
         let pack = match registry.pack(tenant, &found.pack) {
             Some(bound) => Arc::clone(bound),

@@ -12,8 +12,8 @@ use crate::model::Activity;
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
 use crate::turn::{
-    Applied, Disposition, Ended, LeaseToken, Part, REPLY_UNDELIVERABLE, Rejection, TurnError,
-    apology,
+    Applied, Disposition, Ended, Part, REPLY_UNDELIVERABLE, Rejection, TurnContext, TurnError,
+    TurnLease, apology,
 };
 
 /// From this delivery on a message whose workers died is suspected of killing them. Suspects run one at a time: a worker that
@@ -115,7 +115,7 @@ where
         span: &TurnSpan,
     ) -> Ended {
         let activity = waiting.activity;
-        let lease = LeaseToken::default();
+        let lease = TurnLease::default();
         let turn = async {
             waiting.place.reached().await;
             let (outage, tenant) = (&self.turns.outage, &activity.tenant);
@@ -133,8 +133,13 @@ where
                 return Ended::held(SUSPECT_PAUSE);
             };
             *running = Some((slot, metrics.turn_began()));
-            let around = (&lease, Some(waiting.memory));
-            let ended = self.turns.run_with(activity, delivered, span, around).await;
+            let context = TurnContext {
+                span,
+                lease: &lease,
+                memory: Some(waiting.memory),
+                metrics: Some(metrics),
+            };
+            let ended = self.turns.run_in(activity, delivered, context).await;
             if !matches!(ended.disposition, Disposition::RetryAfter(_)) {
                 outage.unmet(tenant, sequence);
             }
@@ -155,7 +160,7 @@ where
     }
 
     /// Tells the transport and the store, for as long as a turn runs, that it does. Ends when the drain's deadline comes.
-    async fn keep_alive(&self, delivery: &I::Delivery, activity: &Activity, lease: &LeaseToken) {
+    async fn keep_alive(&self, delivery: &I::Delivery, activity: &Activity, lease: &TurnLease) {
         let began = Instant::now();
         let (mut told, mut prolonged) = (began, began);
         loop {
@@ -252,12 +257,6 @@ fn say_dead_lettered(rejection: &Rejection) {
 
 /// Counts what a turn did.
 fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
-    for _ in 0..ended.conflicts {
-        metrics.commit_conflict();
-    }
-    for _ in 0..ended.busy {
-        metrics.lease_conflict();
-    }
     metrics.replied(ended.replies);
     for _ in 0..ended.undelivered {
         metrics.dead_letter(REPLY_UNDELIVERABLE);

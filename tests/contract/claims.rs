@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use greentic_worker::ports::{Attempts, Begun, Claim, TurnStore};
 
-use super::talk::{LEASE, Talk, Turn, applied, begin, busy, exclusive, ready};
+use super::talk::{
+    LEASE, Talk, Turn, applied, begin, busy, exclusive, lease, ready, slot, user_lease,
+};
 use super::{Backend, DEDUPE_WINDOW};
 
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -54,7 +56,11 @@ pub async fn attempts_are_counted_for_each_activity(backend: &impl Backend) {
         let activity = talk.says(key);
         let opening = ready(backend, &activity, exclusive("me")).await;
         assert_eq!(opening.claims, expected, "{key}");
-        backend.store().release(&activity, "me").await.unwrap();
+        backend
+            .store()
+            .release(&activity, lease("me"))
+            .await
+            .unwrap();
     }
 }
 
@@ -65,11 +71,23 @@ pub async fn an_attempt_that_is_withdrawn_does_not_count(backend: &impl Backend)
         let opening = ready(backend, &activity, exclusive("me")).await;
         assert_eq!(opening.claims, 1);
         // Only its holder's.
-        backend.store().withdraw(&activity, "you").await.unwrap();
+        backend
+            .store()
+            .withdraw(&activity, lease("you"))
+            .await
+            .unwrap();
         assert!(busy(backend, &talk.says("2"), exclusive("you")).await);
-        backend.store().withdraw(&activity, "me").await.unwrap();
+        backend
+            .store()
+            .withdraw(&activity, lease("me"))
+            .await
+            .unwrap();
         // Once only.
-        backend.store().withdraw(&activity, "me").await.unwrap();
+        backend
+            .store()
+            .withdraw(&activity, lease("me"))
+            .await
+            .unwrap();
     }
     ready(backend, &talk.says("2"), exclusive("you")).await;
 }
@@ -117,9 +135,17 @@ pub async fn a_release_frees_only_its_own_lease(backend: &impl Backend) {
     let talk = Talk::of(backend);
     let activity = talk.says("1");
     ready(backend, &activity, exclusive("me")).await;
-    backend.store().release(&activity, "you").await.unwrap();
+    backend
+        .store()
+        .release(&activity, lease("you"))
+        .await
+        .unwrap();
     assert!(busy(backend, &talk.says("2"), exclusive("you")).await);
-    backend.store().release(&activity, "me").await.unwrap();
+    backend
+        .store()
+        .release(&activity, lease("me"))
+        .await
+        .unwrap();
     ready(backend, &talk.says("2"), exclusive("you")).await;
 }
 
@@ -138,12 +164,12 @@ pub async fn a_lease_is_prolonged_by_its_holder_only(backend: &impl Backend) {
     ready(backend, &activity, exclusive("me")).await;
     backend.pass(LEASE - A_SECOND).await;
     let store = backend.store();
-    store.prolong(&activity, "me", LEASE).await.unwrap();
+    store.prolong(&activity, lease("me"), LEASE).await.unwrap();
     backend.pass(LEASE - A_SECOND).await;
     assert!(busy(backend, &talk.says("2"), Claim::Optimistic).await);
-    store.prolong(&activity, "you", LEASE).await.unwrap();
+    store.prolong(&activity, lease("you"), LEASE).await.unwrap();
     backend.pass(A_SECOND * 2).await;
-    store.prolong(&activity, "me", LEASE).await.unwrap();
+    store.prolong(&activity, lease("me"), LEASE).await.unwrap();
     ready(backend, &talk.says("2"), Claim::Optimistic).await;
 }
 
@@ -159,15 +185,15 @@ pub async fn attempts_that_failed_are_told_from_those_that_ended_in_silence(
     ready(backend, &activity, exclusive("me")).await;
     counts(1, 1).await;
     // Only its holder's, and once only.
-    store.release(&activity, "you").await.unwrap();
-    store.release(&activity, "me").await.unwrap();
-    store.release(&activity, "me").await.unwrap();
+    store.release(&activity, lease("you")).await.unwrap();
+    store.release(&activity, lease("me")).await.unwrap();
+    store.release(&activity, lease("me")).await.unwrap();
     counts(1, 0).await;
     ready(backend, &activity, exclusive("me")).await;
     backend.pass(LEASE + A_SECOND).await;
     counts(2, 1).await;
     ready(backend, &activity, exclusive("me")).await;
-    store.withdraw(&activity, "me").await.unwrap();
+    store.withdraw(&activity, lease("me")).await.unwrap();
     counts(2, 1).await;
     let opening = ready(backend, &activity, exclusive("me")).await;
     let turn = Turn::after(&opening).holding("me");
@@ -195,7 +221,7 @@ pub async fn an_optimistic_commit_gives_way_to_a_lease(backend: &impl Backend) {
     ready(backend, &two, exclusive("me")).await;
     let turn = Turn::after(&opening);
     turn.conflicts(backend, &one).await;
-    backend.store().release(&two, "me").await.unwrap();
+    backend.store().release(&two, lease("me")).await.unwrap();
     turn.done(backend, &one).await;
 }
 
@@ -219,4 +245,52 @@ pub async fn an_applied_activity_needs_no_lease(backend: &impl Backend) {
         .await;
     ready(backend, &talk.says("2"), exclusive("you")).await;
     assert!(applied(backend, &activity).await.is_some());
+}
+
+pub async fn a_lease_on_a_user_keeps_other_conversations_from_its_state(backend: &impl Backend) {
+    let talk = Talk::of(backend);
+    let other = talk.but(|t| t.conversation = Some("d".to_owned()));
+    let stranger = talk.but(|t| t.user = "stranger".to_owned());
+    let of_user = |token| {
+        let lease = user_lease(token);
+        Claim::Exclusive { lease, ttl: LEASE }
+    };
+    let (one, two) = (talk.says("1"), other.says("2"));
+    let opening = ready(backend, &one, of_user("me")).await;
+    assert!(busy(backend, &two, of_user("you")).await);
+    // The conversations themselves are free, and so are other users.
+    let writes = |n: &str| Turn::default().writes(&slot("a"), n);
+    writes("2").conflicts(backend, &two).await;
+    ready(backend, &two, exclusive("you")).await;
+    writes("2").holding("you").conflicts(backend, &two).await;
+    let reads = Turn::default().reads(&slot("a"), None);
+    reads.holding("you").done(backend, &two).await;
+    writes("3").done(backend, &stranger.says("3")).await;
+
+    let turn = Turn::after(&opening).writes(&slot("a"), "1");
+    turn.holding_user("me").done(backend, &one).await;
+    let four = other.says("4");
+    let opening = ready(backend, &four, of_user("you")).await;
+    let turn = Turn::after(&opening);
+    turn.holding_user("you").done(backend, &four).await;
+    writes("5").done(backend, &other.says("5")).await;
+}
+
+pub async fn a_lease_on_a_user_is_prolonged_and_given_up_as_others_are(backend: &impl Backend) {
+    let (talk, store) = (Talk::of(backend), backend.store());
+    let other = talk.but(|t| t.conversation = Some("d".to_owned()));
+    let (one, two) = (talk.says("1"), other.says("2"));
+    let claim = |token| {
+        let lease = user_lease(token);
+        Claim::Exclusive { lease, ttl: LEASE }
+    };
+    ready(backend, &one, claim("me")).await;
+    backend.pass(LEASE - A_SECOND).await;
+    store.prolong(&one, user_lease("me"), LEASE).await.unwrap();
+    backend.pass(LEASE - A_SECOND).await;
+    assert!(busy(backend, &two, claim("you")).await);
+    store.release(&one, user_lease("me")).await.unwrap();
+    ready(backend, &two, claim("you")).await;
+    store.withdraw(&two, user_lease("you")).await.unwrap();
+    ready(backend, &one, claim("me")).await;
 }

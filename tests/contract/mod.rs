@@ -89,6 +89,8 @@ macro_rules! turn_store_contract {
             a_release_frees_only_its_own_lease
             an_expired_lease_counts_while_nobody_else_has_it
             a_lease_is_prolonged_by_its_holder_only
+            a_lease_on_a_user_keeps_other_conversations_from_its_state
+            a_lease_on_a_user_is_prolonged_and_given_up_as_others_are
             attempts_that_failed_are_told_from_those_that_ended_in_silence
             a_lease_that_went_to_another_is_lost
             an_optimistic_commit_gives_way_to_a_lease

@@ -5,7 +5,9 @@ use std::time::Duration;
 use greentic_worker::ports::{Begun, Claim, Committed, QuotaExcess, Quotas, TurnStore};
 
 use super::Backend;
-use super::talk::{LEASE, Talk, Turn, WAIT, applied, begin, busy, exclusive, ready, slot, stored};
+use super::talk::{
+    LEASE, Talk, Turn, WAIT, applied, begin, busy, exclusive, lease, ready, slot, stored,
+};
 
 /// A value that counts some 1,500 bytes with its key.
 fn value() -> String {
@@ -220,7 +222,11 @@ pub async fn a_refused_turn_changes_nothing(backend: &impl Backend) {
         turn.refused(backend, &activity).await;
     }
     assert!(busy(backend, &talk.says("2"), Claim::Optimistic).await);
-    backend.store().release(&activity, "me").await.unwrap();
+    backend
+        .store()
+        .release(&activity, lease("me"))
+        .await
+        .unwrap();
     assert!(applied(backend, &activity).await.is_none());
     assert_eq!(talk.head(backend).await.as_deref(), Some("w"));
     assert_eq!(talk.resumes(backend).await.as_deref(), Some("w"));

@@ -7,8 +7,8 @@ use greentic_worker::model::{
     Activity, FlowId, FlowTarget, IdempotencyKey, Outbound, OutboundHeaders, PackId, ReplyScope,
 };
 use greentic_worker::ports::{
-    Begin, Begun, Claim, Commit, Committed, Opening, Park, ParkedWait, QuotaExcess, Quotas,
-    StateSlot, StoreError, StoredState, Taken, TurnStore,
+    Begin, Begun, Claim, Commit, Committed, Lease, LeaseScope, Opening, Park, ParkedWait,
+    QuotaExcess, Quotas, StateSlot, StoreError, StoredState, Taken, TurnStore,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -180,13 +180,28 @@ pub async fn busy(backend: &impl Backend, activity: &Activity, claim: Claim<'_>)
 
 /// An exclusive claim.
 pub fn exclusive(token: &str) -> Claim<'_> {
-    Claim::Exclusive { token, ttl: LEASE }
+    let lease = lease(token);
+    Claim::Exclusive { lease, ttl: LEASE }
+}
+
+/// A lease on a conversation.
+pub fn lease(token: &str) -> Lease<'_> {
+    let scope = LeaseScope::Conversation;
+    Lease { token, scope }
+}
+
+/// A lease on a conversation and on the state of its user.
+pub fn user_lease(token: &str) -> Lease<'_> {
+    let scope = LeaseScope::User;
+    Lease { token, scope }
 }
 
 /// What a turn changes, owned.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
     pub lease: Option<String>,
+    /// The lease covers the state of the user, too.
+    pub of_user: bool,
     pub head: Option<SessionKey>,
     pub taken: Option<ParkedWait>,
     pub park: Option<(SessionKey, SessionData, Option<String>, Duration)>,
@@ -217,6 +232,14 @@ impl Turn {
     pub fn holding(mut self, token: &str) -> Self {
         self.lease = Some(token.to_owned());
         self
+    }
+
+    /// It holds a lease that covers the state of its user.
+    pub fn holding_user(self, token: &str) -> Self {
+        Self {
+            of_user: true,
+            ..self.holding(token)
+        }
     }
 
     /// It ends in a wait, which pushes aside the latest one unless that was taken, and whatever the taken one had.
@@ -289,7 +312,10 @@ impl Turn {
         let snapshot = self.taken.as_ref().map(snapshot).unwrap_or_default();
         let commit = Commit {
             activity,
-            lease: self.lease.as_deref(),
+            lease: self.lease.as_deref().map(match self.of_user {
+                true => user_lease,
+                false => lease,
+            }),
             head: self.head.as_ref(),
             taken: self.taken.as_ref().map(|wait| Taken {
                 key: &wait.key,

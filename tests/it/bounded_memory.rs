@@ -7,7 +7,7 @@ use greentic_worker::ports::{Claim, TurnStore};
 use redis::aio::MultiplexedConnection;
 
 use crate::contract::Backend;
-use crate::contract::talk::{Talk, Turn, exclusive, ready, session_data, slot};
+use crate::contract::talk::{Talk, Turn, exclusive, lease, ready, session_data, slot};
 use crate::harness::{RedisServer, poll};
 use crate::turn_store::backend::Redis;
 
@@ -81,7 +81,7 @@ async fn converse(redis: &Redis, n: usize, wait: Duration) {
     if claimed {
         let lost = talk.says(&format!("lost-{n}"));
         let claim = Claim::Exclusive {
-            token: "gone",
+            lease: lease("gone"),
             ttl: Duration::from_millis(500),
         };
         ready(redis, &lost, claim).await;

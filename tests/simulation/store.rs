@@ -9,8 +9,8 @@ use greentic_types::{SessionData, SessionKey};
 use greentic_worker::adapters::memory::MemoryStore;
 use greentic_worker::model::{Activity, IdempotencyKey, Outbound, TenantId, UserId};
 use greentic_worker::ports::{
-    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Park, QuotaExcess, Quotas, StateSlot,
-    StoreError, StoredState, Taken, TurnStore,
+    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Lease, LeaseScope, Park, QuotaExcess,
+    Quotas, StateSlot, StoreError, StoredState, Taken, TurnStore,
 };
 use time::OffsetDateTime;
 
@@ -23,7 +23,7 @@ pub struct Store<C> {
     clock: C,
     log: Mutex<Vec<Arc<Entry>>>,
     claims: Mutex<BTreeMap<(TenantId, IdempotencyKey), Claims>>,
-    leases: Mutex<BTreeMap<Conversation, Lease>>,
+    leases: Mutex<BTreeMap<Conversation, LeaseOnRecord>>,
     /// Commits that went through although another turn held the conversation, or a quota was used up.
     not_allowed: Mutex<Vec<String>>,
     /// Activities whose commit was refused for good reason.
@@ -41,7 +41,7 @@ struct Claims {
 type Conversation = (TenantId, UserId, Option<String>);
 
 /// Who holds a conversation, as told from outside.
-struct Lease {
+struct LeaseOnRecord {
     token: String,
     until: OffsetDateTime,
 }
@@ -109,9 +109,10 @@ impl<C: Clock + Clone> Store<C> {
 
     fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
         let begun = at_once(self.memory.begin(begin))?;
-        if let (Claim::Exclusive { token, .. }, Begun::Ready(_)) = (begin.claim, &begun) {
+        if let (Claim::Exclusive { lease, .. }, Begun::Ready(_)) = (begin.claim, &begun) {
+            let token = lease.token;
             let now = self.clock.now();
-            let lease = Lease {
+            let lease = LeaseOnRecord {
                 token: token.to_owned(),
                 until: now + LEASE,
             };
@@ -187,13 +188,14 @@ impl<C: Clock> Store<C> {
         let Some(lease) = lease.filter(|lease| lease.until > self.clock.now()) else {
             return;
         };
-        if commit.lease != Some(lease.token.as_str()) {
+        if commit.lease.map(|lease| lease.token) != Some(lease.token.as_str()) {
             let key = &activity.key;
             locked(&self.not_allowed).push(format!("{key} was committed over another's lease"));
         }
     }
 
-    fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    fn release(&self, activity: &Activity, held: Lease<'_>) -> Result<(), StoreError> {
+        let token = held.token;
         let mut leases = locked(&self.leases);
         let name = conversation(activity);
         if leases.get(&name).is_some_and(|lease| lease.token == token) {
@@ -204,11 +206,16 @@ impl<C: Clock> Store<C> {
                 claims.last.remove(token);
             }
         }
-        at_once(self.memory.release(activity, token))
+        at_once(self.memory.release(activity, held))
     }
 
-    fn prolong(&self, activity: &Activity, token: &str, ttl: Duration) -> Result<(), StoreError> {
-        let now = self.clock.now();
+    fn prolong(
+        &self,
+        activity: &Activity,
+        held: Lease<'_>,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let (token, now) = (held.token, self.clock.now());
         if let Some(lease) = locked(&self.leases).get_mut(&conversation(activity))
             && lease.token == token
             && lease.until > now
@@ -220,11 +227,12 @@ impl<C: Clock> Store<C> {
                 claims.last.insert(token.to_owned(), now);
             }
         }
-        at_once(self.memory.prolong(activity, token, ttl))
+        at_once(self.memory.prolong(activity, held, ttl))
     }
 
     /// A turn that was refused something, or cut off, takes its claim back.
-    fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    fn withdraw(&self, activity: &Activity, held: Lease<'_>) -> Result<(), StoreError> {
+        let token = held.token;
         let name = (activity.tenant.clone(), activity.key.clone());
         let is_ours = {
             let leases = locked(&self.leases);
@@ -234,8 +242,8 @@ impl<C: Clock> Store<C> {
         if is_ours && let Some(claims) = locked(&self.claims).get_mut(&name) {
             claims.count = claims.count.saturating_sub(1);
         }
-        let withdrawn = at_once(self.memory.withdraw(activity, token));
-        self.release(activity, token)?;
+        let withdrawn = at_once(self.memory.withdraw(activity, held));
+        self.release(activity, held)?;
         withdrawn
     }
 
@@ -277,7 +285,7 @@ impl Change {
         }
     }
 
-    fn borrow<'a>(&'a self, activity: &'a Activity, lease: Option<&'a str>) -> Commit<'a> {
+    fn borrow<'a>(&'a self, activity: &'a Activity, lease: Option<Lease<'a>>) -> Commit<'a> {
         Commit {
             activity,
             lease,
@@ -332,25 +340,47 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
         self.memory.published_but(activity, rest).await
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        self.release(activity, token)
+    async fn release(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
+        self.release(activity, lease)
     }
 
-    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        self.withdraw(activity, token)
+    async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
+        self.withdraw(activity, lease)
     }
 
     async fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        self.prolong(activity, token, ttl)
+        self.prolong(activity, lease, ttl)
     }
 
     async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
         self.memory.attempts(activity).await
+    }
+}
+
+/// A lease on its way over the wire.
+struct OwnedLease {
+    token: String,
+    scope: LeaseScope,
+}
+
+impl OwnedLease {
+    fn of(lease: Lease<'_>) -> Self {
+        Self {
+            token: lease.token.to_owned(),
+            scope: lease.scope,
+        }
+    }
+
+    fn borrow(&self) -> Lease<'_> {
+        Lease {
+            token: &self.token,
+            scope: self.scope,
+        }
     }
 }
 
@@ -385,22 +415,22 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
         let activity = begin.activity.clone();
         let claim = match begin.claim {
             Claim::Optimistic => None,
-            Claim::Exclusive { token, ttl } => Some((token.to_owned(), ttl)),
+            Claim::Exclusive { lease, ttl } => Some((OwnedLease::of(lease), ttl)),
         };
         let (resume, state) = (begin.resume, begin.state.to_vec());
         let state_bytes = begin.state_bytes;
-        let effect =
-            move |store: &Store<C>| {
-                store.begin(&Begin {
-                    activity: &activity,
-                    claim: claim.as_ref().map_or(Claim::Optimistic, |(token, ttl)| {
-                        Claim::Exclusive { token, ttl: *ttl }
-                    }),
-                    resume,
-                    state: &state,
-                    state_bytes,
-                })
-            };
+        let effect = move |store: &Store<C>| {
+            store.begin(&Begin {
+                activity: &activity,
+                claim: claim.as_ref().map_or(Claim::Optimistic, |(lease, ttl)| {
+                    let lease = lease.borrow();
+                    Claim::Exclusive { lease, ttl: *ttl }
+                }),
+                resume,
+                state: &state,
+                state_bytes,
+            })
+        };
         let begun = self.call("begin", effect).await?;
         let answer = match &begun {
             Begun::Applied(outbox) => format!("applied, {} to publish", outbox.len()),
@@ -440,10 +470,11 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
-        let (activity, lease) = (commit.activity.clone(), commit.lease.map(str::to_owned));
+        let (activity, lease) = (commit.activity.clone(), commit.lease.map(OwnedLease::of));
         let change = Change::of(commit);
-        let effect =
-            move |store: &Store<C>| store.commit(&change.borrow(&activity, lease.as_deref()));
+        let effect = move |store: &Store<C>| {
+            store.commit(&change.borrow(&activity, lease.as_ref().map(OwnedLease::borrow)))
+        };
         let committed = self.call("commit", effect).await?;
         let answer = match &committed {
             Committed::Done { .. } => "done",
@@ -481,27 +512,31 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
         .await
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let (activity, token) = (activity.clone(), token.to_owned());
-        self.call("release", move |store| store.release(&activity, &token))
-            .await
+    async fn release(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
+        let (activity, lease) = (activity.clone(), OwnedLease::of(lease));
+        self.call("release", move |store| {
+            store.release(&activity, lease.borrow())
+        })
+        .await
     }
 
-    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
-        let (activity, token) = (activity.clone(), token.to_owned());
-        self.call("withdraw", move |store| store.withdraw(&activity, &token))
-            .await
+    async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
+        let (activity, lease) = (activity.clone(), OwnedLease::of(lease));
+        self.call("withdraw", move |store| {
+            store.withdraw(&activity, lease.borrow())
+        })
+        .await
     }
 
     async fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        let (activity, token) = (activity.clone(), token.to_owned());
+        let (activity, lease) = (activity.clone(), OwnedLease::of(lease));
         self.call("prolong", move |store| {
-            store.prolong(&activity, &token, ttl)
+            store.prolong(&activity, lease.borrow(), ttl)
         })
         .await
     }

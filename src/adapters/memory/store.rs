@@ -12,8 +12,8 @@ use crate::model::{
     Activity, EnvId, IdempotencyKey, Outbound, STATE_KEY_OVERHEAD, TeamId, TenantId, UserId,
 };
 use crate::ports::{
-    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Opening, QuotaExcess, StateSlot,
-    StoreError, StoredState, TurnStore,
+    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Lease, LeaseScope, Opening,
+    QuotaExcess, StateSlot, StoreError, StoredState, TurnStore,
 };
 
 /// Sessions, state and the record of what was applied, in memory.
@@ -48,11 +48,13 @@ type ActivityName = (EnvId, TenantId, IdempotencyKey);
 /// Whose state and conversations: env, tenant, team, user.
 type Owner = (EnvId, TenantId, Option<TeamId>, UserId);
 
-/// What a lease covers: a conversation, or the one activity that belongs to none.
+/// What a lease covers: a conversation, or the one activity that belongs to none; and a user's state.
 #[derive(PartialEq, Eq, Hash)]
 enum LeaseName {
     Conversation(Owner, ReplyScope),
     Activity(ActivityName),
+    /// The state of a user.
+    User(Owner),
 }
 
 impl<C: Clock> MemoryStore<C> {
@@ -93,13 +95,16 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         }
         let token = match begin.claim {
             Claim::Optimistic => None,
-            Claim::Exclusive { token, .. } => Some(token),
+            Claim::Exclusive { lease, .. } => Some(lease.token),
         };
-        let holder = tables.leases.get(&lease_name(activity));
-        let ours = holder.map(|lease| token == Some(lease.value.as_str()));
-        if let (Some(lease), Some(false)) = (holder, ours) {
-            let retry_after = (lease.until - now).unsigned_abs();
-            return Ok(Begun::Busy { retry_after });
+        let is_ours = tables.leases.contains_key(&lease_name(activity));
+        for name in leases(activity, begin.claim) {
+            let holder = tables.leases.get(&name);
+            let other = holder.filter(|lease| token != Some(lease.value.as_str()));
+            if let Some(lease) = other {
+                let retry_after = (lease.until - now).unsigned_abs();
+                return Ok(Begun::Busy { retry_after });
+            }
         }
         let wait = match begin.resume {
             true => tables.waits.find(activity)?.map(Box::new),
@@ -108,10 +113,12 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         let head = tables.waits.head(activity)?;
         let claims = match begin.claim {
             Claim::Optimistic => 0,
-            Claim::Exclusive { token, ttl } => {
-                let lease = Self::lasting(token.to_owned(), now, ttl);
-                tables.leases.insert(lease_name(activity), lease);
-                let attempt = u32::from(ours.is_none());
+            Claim::Exclusive { lease, ttl } => {
+                for name in leases(activity, begin.claim) {
+                    let lease = Self::lasting(lease.token.to_owned(), now, ttl);
+                    tables.leases.insert(name, lease);
+                }
+                let attempt = u32::from(!is_ours);
                 let count = tables.claims.entry(name(activity)).or_insert(Self::lasting(
                     0,
                     now,
@@ -164,6 +171,9 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         let record = Self::lasting(commit.outbox.to_vec(), now, self.dedupe_window);
         tables.applied.insert(name(activity), record);
         tables.leases.remove(&lease_name(activity));
+        if let Some(lease) = commit.lease {
+            tables.free(LeaseName::User(owner(activity)), lease.token);
+        }
         tables.claims.remove(&name(activity));
         tables.failures.remove(&name(activity));
         Ok(Committed::Done {
@@ -191,9 +201,9 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         Ok(())
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    async fn release(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let (mut tables, now) = self.open()?;
-        if tables.release(activity, token) {
+        if tables.release(activity, lease) {
             let before = tables.failures.get(&name(activity));
             let count = before.map_or(0, |count| count.value) + 1;
             let failures = Self::lasting(count, now, self.dedupe_window);
@@ -205,14 +215,16 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
     async fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
         let (mut tables, now) = self.open()?;
-        if let Some(lease) = tables.leases.get_mut(&lease_name(activity))
-            && lease.value == token
-        {
-            *lease = Self::lasting(token.to_owned(), now, ttl);
+        for name in leases(activity, Claim::Exclusive { lease, ttl }) {
+            if let Some(held) = tables.leases.get_mut(&name)
+                && held.value == lease.token
+            {
+                *held = Self::lasting(lease.token.to_owned(), now, ttl);
+            }
         }
         Ok(())
     }
@@ -229,9 +241,9 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         })
     }
 
-    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let (mut tables, _) = self.open()?;
-        if tables.release(activity, token)
+        if tables.release(activity, lease)
             && let Some(claims) = tables.claims.get_mut(&name(activity))
         {
             claims.value = claims.value.saturating_sub(1);
@@ -261,9 +273,15 @@ impl Tables {
         *self.user_bytes.entry(owner).or_default() += change;
     }
 
-    /// Frees a lease, but only its holder's; tells whether it did.
-    fn release(&mut self, activity: &Activity, token: &str) -> bool {
-        let name = lease_name(activity);
+    /// Frees a lease, but only its holder's; tells whether it held the conversation.
+    fn release(&mut self, activity: &Activity, lease: Lease<'_>) -> bool {
+        if lease.scope == LeaseScope::User {
+            self.free(LeaseName::User(owner(activity)), lease.token);
+        }
+        self.free(lease_name(activity), lease.token)
+    }
+
+    fn free(&mut self, name: LeaseName, token: &str) -> bool {
         let lease = self.leases.get(&name);
         let is_ours = lease.is_some_and(|lease| lease.value == token);
         if is_ours {
@@ -329,8 +347,16 @@ impl Tables {
     /// Returns whether nobody else holds the lease, and everything that the turn has read is unchanged.
     fn are_as_read(&self, commit: &Commit<'_>) -> Result<bool, StoreError> {
         let activity = commit.activity;
-        let holder = self.leases.get(&lease_name(activity));
-        if holder.is_some_and(|lease| Some(lease.value.as_str()) != commit.lease) {
+        let token = commit.lease.map(|lease| lease.token);
+        let is_of_another = |name: LeaseName| {
+            let holder = self.leases.get(&name);
+            holder.is_some_and(|lease| Some(lease.value.as_str()) != token)
+        };
+        if is_of_another(lease_name(activity)) {
+            return Ok(false);
+        }
+        let writes = !commit.state_written.is_empty();
+        if writes && is_of_another(LeaseName::User(owner(activity))) {
             return Ok(false);
         }
         if self.waits.head(activity)?.as_ref() != commit.head {
@@ -385,6 +411,16 @@ fn owner(activity: &Activity) -> Owner {
         activity.team.clone(),
         activity.user.clone(),
     )
+}
+
+/// What a claim takes leases on.
+fn leases(activity: &Activity, claim: Claim<'_>) -> impl Iterator<Item = LeaseName> {
+    let of_user = match claim {
+        Claim::Exclusive { lease, .. } => lease.scope == LeaseScope::User,
+        Claim::Optimistic => false,
+    };
+    let of_user = of_user.then(|| LeaseName::User(owner(activity)));
+    std::iter::once(lease_name(activity)).chain(of_user)
 }
 
 fn lease_name(activity: &Activity) -> LeaseName {

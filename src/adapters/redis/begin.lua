@@ -2,9 +2,12 @@
 -- waits there? Takes the lease and counts the claim.
 
 local applied, lease, claims = KEYS[1], KEYS[2], KEYS[3]
-local token, lease_ms, claims_ms, session_prefix, resume, pointers, state_end = unpack(ARGV)
--- Pointers, in the order of the look-up, the base scope's last; none without a reply scope. After them, state.
+local token, lease_ms, claims_ms, session_prefix, resume, pointers, values, state_end = unpack(ARGV)
+-- Pointers, in the order of the look-up, the base scope's last; none without a reply scope. After them, state, and the lease
+-- on the user if it is wanted, too.
 local last_pointer = 3 + pointers
+local last_value = last_pointer + values
+local user_lease = KEYS[last_value + 1]
 
 local outbox = redis.call('GET', applied)
 if outbox then return {'applied', outbox} end
@@ -12,6 +15,12 @@ if outbox then return {'applied', outbox} end
 local holder = redis.call('GET', lease)
 if holder and holder ~= token then
   return {'busy', redis.call('PTTL', lease)}
+end
+
+if user_lease then
+  local other = redis.call('GET', user_lease)
+  if other and other ~= token then return {'busy', redis.call('PTTL', user_lease)} end
+  redis.call('SET', user_lease, token, 'PX', lease_ms)
 end
 
 local count
@@ -42,7 +51,7 @@ end
 
 -- The beginning of each value: another program may have stored more than a turn takes. An empty text is no value.
 local state = {}
-for i = last_pointer + 1, #KEYS do
+for i = last_pointer + 1, last_value do
   state[#state + 1] = redis.call('GETRANGE', KEYS[i], 0, state_end)
 end
 return {'ready', count, head, waits, state}

@@ -10,7 +10,7 @@ use super::link::{Link, store_error};
 use super::script::{Call, Script};
 use super::store::{Parts, corrupt, millis, outbox, texts};
 use crate::model::Activity;
-use crate::ports::{Begin, Begun, Opening, ParkedWait, StateSlot, StoreError, StoredState};
+use crate::ports::{Begin, Begun, Lease, Opening, ParkedWait, StateSlot, StoreError, StoredState};
 
 /// How long a session key of ours is. An echo is a stranger's text, and none that is longer goes into a key.
 const UUID: usize = 36;
@@ -125,16 +125,17 @@ async fn first_named(
     Ok(None)
 }
 
-/// The call that claims a turn's conversation for the holder of this token.
+/// The call that takes this lease for a turn.
 pub fn claim<'s>(
     script: &'s Script,
     keys: &Keys<'_>,
     begin: &Begin<'_>,
-    (token, ttl): (&str, Duration),
+    (lease, ttl): (Lease<'_>, Duration),
     dedupe_window: Duration,
 ) -> Call<'s> {
     let pointers = pointers(keys);
-    let mut call = script.call(3 + pointers.len() + begin.state.len());
+    let of_user = keys.taken_user_lease(lease.scope);
+    let mut call = script.call(3 + pointers.len() + begin.state.len() + of_user.iter().len());
     call.arg(keys.applied())
         .arg(keys.lease())
         .arg(keys.claims())
@@ -142,12 +143,14 @@ pub fn claim<'s>(
     for slot in begin.state {
         call.arg(keys.state(slot));
     }
-    call.arg(token)
+    call.arg(&of_user)
+        .arg(lease.token)
         .arg(millis(ttl))
         .arg(millis(dedupe_window))
         .arg(keys.session_prefix())
         .arg(u8::from(begin.resume))
         .arg(pointers.len())
+        .arg(begin.state.len())
         .arg(begin.state_bytes);
     call
 }

@@ -13,7 +13,7 @@ local bases, pointers, shadowed, correlated, reads, writes = unpack(ARGV, 11, 16
 
 -- The lists are one after the other, in KEYS: the base scope's pointer, others to the taken session, the one to the new
 -- session by its correlation, state that was read, state to write, with state to write the bytes of the user's and the
--- tenant's state, and with a lease the claims and the failures. In ARGV: the sessions that the taken one had pushed aside, the values that
+-- tenant's state, with it or with a lease on the user that lease, and with a lease the claims and the failures. In ARGV: the sessions that the taken one had pushed aside, the values that
 -- were read, those to write, with values to write the user's quota, the tenant's, and what each key counts.
 local base = bases == '1' and KEYS[4]
 local first_pointer = 4 + bases
@@ -21,6 +21,7 @@ local first_correlated = first_pointer + pointers
 local first_read = first_correlated + correlated
 local first_write = first_read + reads
 local first_counter = first_write + writes
+local user_lease = #KEYS - (token ~= '' and 2 or 0) >= first_counter and KEYS[#KEYS - (token ~= '' and 2 or 0)]
 local first_shadowed = 17
 local first_read_value = first_shadowed + shadowed
 local first_write_value = first_read_value + reads
@@ -43,6 +44,16 @@ for i = 0, reads - 1 do
   if (call('GET', KEYS[first_read + i]) or '') ~= ARGV[first_read_value + i] then return {'conflict', 'state'} end
 end
 
+-- The bytes of state of the user and of the tenant. Nobody may change the state of a user whom another turn holds.
+local counts, user_holder = {}, false
+if first_counter > first_write then
+  counts = call('MGET', KEYS[first_counter], KEYS[first_counter + 1], user_lease)
+  user_holder = counts[3]
+  if user_holder and user_holder ~= token then return {'conflict', 'user'} end
+elseif user_lease then
+  user_holder = call('GET', user_lease)
+end
+
 local gone = {session_prefix .. taken} -- with its pointers; one that has come to name another session stays
 for i = first_pointer, first_correlated - 1 do
   if call('GET', KEYS[i]) == taken then gone[#gone + 1] = KEYS[i] end
@@ -56,7 +67,7 @@ if base and taken ~= '' and head == taken then
   end
 end
 
--- The bytes of state of the user and of the tenant, as they will be: a turn that makes them more must stay in the quotas.
+-- What the bytes will be: a turn that makes them more must stay in the quotas.
 local used = {}
 if first_counter > first_write then
   local each, change = tonumber(ARGV[first_quota + 2]), 0
@@ -67,7 +78,7 @@ if first_counter > first_write then
     if value ~= '' then change = change + #value + #name + each end
   end
   for i = 0, 1 do
-    local bytes = tonumber(call('GET', KEYS[first_counter + i]) or 0) or 0
+    local bytes = tonumber(counts[i + 1] or 0) or 0
     if change > 0 and bytes + change > tonumber(ARGV[first_quota + i]) then
       return {'refused', i == 0 and 'user_state' or 'tenant_state', bytes}
     end
@@ -132,5 +143,8 @@ for i, bytes in pairs(used) do
 end
 
 call('SET', applied, outbox, 'PX', dedupe_ms)
-if token ~= '' then call('DEL', lease, KEYS[#KEYS - 1], KEYS[#KEYS]) end
+if token ~= '' then
+  call('DEL', lease, KEYS[#KEYS - 1], KEYS[#KEYS])
+  if user_holder == token then call('DEL', user_lease) end
+end
 return {'done', used[1]}

@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::script::{Call, Script};
 use super::store::{Parts, millis, outbox};
 use crate::model::STATE_KEY_OVERHEAD;
-use crate::ports::{Commit, Committed, QuotaExcess, StoreError};
+use crate::ports::{Commit, Committed, LeaseScope, QuotaExcess, StoreError};
 
 /// What stands for "none" in an argument.
 const NONE: &str = "";
@@ -53,9 +53,12 @@ pub fn call<'s>(
     let attempts = commit.lease.map(|_| [keys.claims(), keys.failures()]);
     let writes = !commit.state_written.is_empty();
     let counters = writes.then(|| [keys.user_state_bytes(), keys.tenant_state_bytes()]);
-    let in_keys =
-        lists.iter().sum::<usize>() - shadowed.len() + counters.map_or(0, |two| two.len());
-    let mut call = script.call(3 + in_keys + attempts.map_or(0, |two| two.len()));
+    let holds_user = (commit.lease).is_some_and(|lease| lease.scope == LeaseScope::User);
+    let of_user = (writes || holds_user).then(|| keys.user_lease());
+    let in_lists = lists.iter().sum::<usize>() - shadowed.len();
+    let others = [counters.map_or(0, |two| two.len()), of_user.iter().len()];
+    let others = others.iter().sum::<usize>() + attempts.map_or(0, |two| two.len());
+    let mut call = script.call(3 + in_lists + others);
     call.arg(keys.applied())
         .arg(keys.lease())
         .arg(keys.user_waits())
@@ -66,11 +69,12 @@ pub fn call<'s>(
         call.arg(keys.state(slot));
     }
     call.arg(counters.as_ref().map_or(&[][..], |two| two))
+        .arg(of_user)
         .arg(attempts.as_ref().map_or(&[][..], |two| two));
 
     call.json("outbox", commit.outbox)?
         .arg(millis(dedupe_window))
-        .arg(commit.lease.unwrap_or(NONE))
+        .arg(commit.lease.map_or(NONE, |lease| lease.token))
         .arg(keys.session_prefix())
         .arg(commit.head.map_or(NONE, SessionKey::as_str))
         .arg(commit.taken.map_or(NONE, |taken| taken.key.as_str()));

@@ -10,7 +10,7 @@ use std::io::Write;
 use redis::{RedisWrite, ToRedisArgs};
 
 use crate::model::Activity;
-use crate::ports::StateSlot;
+use crate::ports::{LeaseScope, StateSlot};
 
 /// What greentic-session writes for a missing team. The decoder refuses a team of that name: it would share the keys of
 /// those who are in none.
@@ -147,6 +147,19 @@ impl<'a> Keys<'a> {
         match &self.activity.reply_scope {
             Some(scope) => self.of_user("}:lease:scope:", ":", scope.base_hash()),
             None => self.of_activity("}:lease:activity:"),
+        }
+    }
+
+    /// The lease on the user's state: the token of the turn that no other conversation of the user may change it under.
+    pub fn user_lease(&self) -> Key<'a> {
+        self.of_user("}:lease:user:", "", "")
+    }
+
+    /// The same, if a lease of this scope takes it.
+    pub fn taken_user_lease(&self, scope: LeaseScope) -> Option<Key<'a>> {
+        match scope {
+            LeaseScope::Conversation => None,
+            LeaseScope::User => Some(self.user_lease()),
         }
     }
 

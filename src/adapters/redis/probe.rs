@@ -14,7 +14,9 @@ use crate::adapters::system::RandomIds;
 use crate::model::{
     Activity, EnvId, FlowId, Headers, InboundMessage, PackId, Problem, TenantId, decode,
 };
-use crate::ports::{Begin, Begun, Claim, Commit, NewId, Quotas, StateSlot, StoreError, TurnStore};
+use crate::ports::{
+    Begin, Begun, Claim, Commit, Lease, LeaseScope, NewId, Quotas, StateSlot, StoreError, TurnStore,
+};
 
 /// Every command that the scripts run. A test compares it with them.
 const PROBE: &str = include_str!("probe.lua");
@@ -158,6 +160,7 @@ async fn keys_refused(
         keys.lease(),
         keys.claims(),
         keys.failures(),
+        keys.user_lease(),
         keys.user_waits(),
         keys.user_state_bytes(),
         keys.tenant_state_bytes(),
@@ -203,10 +206,11 @@ async fn turn(
     activity: &Activity,
     slot: &StateSlot,
 ) -> Result<Vec<Problem>, StoreError> {
-    let token = activity.key.as_str();
+    let (token, scope) = (activity.key.as_str(), LeaseScope::User);
+    let lease = Lease { token, scope };
     let begin = Begin {
         activity,
-        claim: Claim::Exclusive { token, ttl: LEASE },
+        claim: Claim::Exclusive { lease, ttl: LEASE },
         resume: true,
         state: std::slice::from_ref(slot),
         state_bytes: 1,

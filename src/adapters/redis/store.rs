@@ -15,25 +15,30 @@ use super::{Config, begin, commit, keys, probe, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, EnvId, Outbound, Problems, Severity, TenantId};
 use crate::ports::{
-    Attempts, Begin, Begun, Claim, Commit, Committed, StateSlot, StoreError, StoredState, TurnStore,
+    Attempts, Begin, Begun, Claim, Commit, Committed, Lease, StateSlot, StoreError, StoredState,
+    TurnStore,
 };
 
-/// Frees a lease, but only its holder's, and counts its attempt as failed.
+/// Frees a lease, but only its holder's, and counts its attempt as failed. The third key is the lease on the user, if it was taken.
 pub const RELEASE: &str = "
+if KEYS[3] and redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
 redis.call('DEL', KEYS[1])
 redis.call('INCR', KEYS[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])";
 
-/// Frees a lease, but only its holder's, whose claim does not count.
+/// Frees a lease, but only its holder's, whose claim does not count. The third key is as in [`RELEASE`].
 pub const WITHDRAW: &str = "
+if KEYS[3] and redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
 redis.call('DEL', KEYS[1])
 if tonumber(redis.call('GET', KEYS[2]) or 0) > 0 then redis.call('DECR', KEYS[2]) end";
 
-/// Has a lease last longer, but only its holder's.
+/// Has leases last longer, but only their holder's.
 const PROLONG: &str = "
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end";
+for _, lease in ipairs(KEYS) do
+  if redis.call('GET', lease) == ARGV[1] then redis.call('PEXPIRE', lease, ARGV[2]) end
+end";
 
 /// Writes and deletes a key in one step, so that nobody ever sees it: it meets whatever a commit would meet.
 const WRITE: &str = "redis.call('SET', KEYS[1], '', 'PX', 1000) redis.call('DEL', KEYS[1])";
@@ -154,15 +159,15 @@ impl RedisStore {
 impl TurnStore for RedisStore {
     async fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
         let keys = self.keys(begin.activity);
-        let Claim::Exclusive { token, ttl } = begin.claim else {
+        let Claim::Exclusive { lease, ttl } = begin.claim else {
             return begin::look(&self.link, &keys, begin).await;
         };
-        let call = begin::claim(&self.begin, &keys, begin, (token, ttl), self.dedupe_window);
+        let call = begin::claim(&self.begin, &keys, begin, (lease, ttl), self.dedupe_window);
         let answer = self.run(&call).await;
         let begun = answer.and_then(|answer| begin::claimed(answer, begin));
         if let Err(StoreError::Corrupt { .. }) = &begun {
             // The turn will not run, so its lease must not stand in anyone's way.
-            self.release(begin.activity, token).await?;
+            self.release(begin.activity, lease).await?;
         }
         begun
     }
@@ -204,30 +209,35 @@ impl TurnStore for RedisStore {
         done.map(drop).map_err(store_error)
     }
 
-    async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let keys = self.keys(activity);
-        let mut call = self.withdraw.call(2);
-        call.arg(keys.lease()).arg(keys.claims()).arg(token);
+        let of_user = keys.taken_user_lease(lease.scope);
+        let mut call = self.withdraw.call(2 + of_user.iter().len());
+        call.arg(keys.lease()).arg(keys.claims()).arg(of_user);
+        call.arg(lease.token);
         self.run(&call).await.map(drop)
     }
 
     async fn prolong(
         &self,
         activity: &Activity,
-        token: &str,
+        lease: Lease<'_>,
         ttl: Duration,
     ) -> Result<(), StoreError> {
-        let mut call = self.prolong.call(1);
-        call.arg(self.keys(activity).lease());
-        call.arg(token).arg(millis(ttl));
+        let keys = self.keys(activity);
+        let of_user = keys.taken_user_lease(lease.scope);
+        let mut call = self.prolong.call(1 + of_user.iter().len());
+        call.arg(keys.lease()).arg(of_user);
+        call.arg(lease.token).arg(millis(ttl));
         self.run(&call).await.map(drop)
     }
 
-    async fn release(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
+    async fn release(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let keys = self.keys(activity);
-        let mut call = self.release.call(2);
-        call.arg(keys.lease()).arg(keys.failures());
-        call.arg(token).arg(millis(self.dedupe_window));
+        let of_user = keys.taken_user_lease(lease.scope);
+        let mut call = self.release.call(2 + of_user.iter().len());
+        call.arg(keys.lease()).arg(keys.failures()).arg(of_user);
+        call.arg(lease.token).arg(millis(self.dedupe_window));
         self.run(&call).await.map(drop)
     }
 

@@ -12,7 +12,7 @@ use greentic_worker::ports::{
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::backend::Redis;
-use crate::contract::talk::{Talk, Turn, applied, exclusive, ready, reply, slot};
+use crate::contract::talk::{Talk, Turn, applied, exclusive, lease, ready, reply, slot};
 use crate::harness::{DEADLINE, RedisServer, free_port, poll};
 
 fn config(url: &str) -> Config {
@@ -150,7 +150,7 @@ async fn the_documented_acl_is_enough() {
     let activity = talk.echoes("k1", "1");
     let claim = exclusive("me");
     let opening = ready(&redis, &activity, claim).await;
-    redis.store.release(&activity, "me").await.unwrap();
+    redis.store.release(&activity, lease("me")).await.unwrap();
     ready(&redis, &activity, claim).await;
     Turn::after(&opening)
         .holding("me")

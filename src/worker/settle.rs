@@ -190,7 +190,7 @@ where
         let company = match attempts.open {
             0 => Company::Any,
             _ if attempts.claimed + 1 < self.turns.config.retry.attempts => Company::NoSuspect,
-            _ => Company::NoLastAttempt,
+            _ => Company::NoSuspectOfAnyTenant,
         };
         claim.acquire_in(company).await
     }

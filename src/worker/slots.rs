@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a message at its last attempt waits for those of other tenants to be over, which may be what kills the worker.
+/// How long a suspect waits for those of other tenants, where it or one of them has no attempt left.
 const LAST_ATTEMPT_WAIT: Duration = Duration::from_secs(10);
+/// The suspects that may run at once in a worker, as good as any number: each has a share, and a last attempt has all of them.
+const SHARES: u32 = 1 << 20;
 
 /// The slots of a worker.
 #[derive(Debug)]
 pub struct WorkerSlots {
     turns: Arc<Semaphore>,
-    last_attempts: Arc<Semaphore>,
+    shares: Arc<Semaphore>,
 }
 
 impl WorkerSlots {
@@ -23,7 +25,7 @@ impl WorkerSlots {
     pub fn new(slots: usize) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(slots.max(1))),
-            last_attempts: Arc::new(Semaphore::new(1)),
+            shares: Arc::new(Semaphore::new(SHARES as usize)),
         }
     }
 
@@ -35,7 +37,7 @@ impl WorkerSlots {
             own: Arc::new(Semaphore::new(1)),
             queue: Arc::new(Semaphore::new(queue)),
             suspects: Arc::new(Semaphore::new(1)),
-            last_attempts: Arc::clone(&self.last_attempts),
+            shares: Arc::clone(&self.shares),
         }
     }
 }
@@ -51,8 +53,8 @@ pub struct Slots {
     queue: Arc<Semaphore>,
     /// Held by the tenant's one turn at a time that may be what kills workers.
     suspects: Arc<Semaphore>,
-    /// Held by the worker's one turn at a time whose message has no attempt left after this one.
-    last_attempts: Arc<Semaphore>,
+    /// Held by all turns of the worker that may be what kills workers: a share each, or all of them.
+    shares: Arc<Semaphore>,
 }
 
 /// The right to run one turn.
@@ -67,7 +69,7 @@ pub struct Slot {
 #[derive(Debug)]
 struct Alone {
     _of_tenant: OwnedSemaphorePermit,
-    _of_worker: Option<OwnedSemaphorePermit>,
+    _shares: Option<OwnedSemaphorePermit>,
 }
 
 /// Who a turn must not run together with.
@@ -79,7 +81,7 @@ pub enum Company {
     NoSuspect,
     /// It may be, and has no attempt left after this one: no other such message of any tenant, for as long as
     /// [`LAST_ATTEMPT_WAIT`] allows.
-    NoLastAttempt,
+    NoSuspectOfAnyTenant,
 }
 
 /// What the messages of one pull are taken on.
@@ -214,17 +216,24 @@ impl SlotClaim {
                 suspects.acquire_owned().await.ok()?
             }
         };
-        let mut of_worker = None;
-        if company == Company::NoLastAttempt {
-            self.queue();
-            let others = Arc::clone(&self.slots.last_attempts).acquire_owned();
-            let others = tokio::time::timeout(LAST_ATTEMPT_WAIT, others).await;
-            of_worker = others.ok().and_then(Result::ok);
-        }
+        let wanted = match company {
+            Company::Any | Company::NoSuspect => 1,
+            Company::NoSuspectOfAnyTenant => SHARES,
+        };
+        let shares = Arc::clone(&self.slots.shares);
+        let shares = match Arc::clone(&shares).try_acquire_many_owned(wanted) {
+            Ok(shares) => Some(shares),
+            Err(_) => {
+                self.queue();
+                let shares = shares.acquire_many_owned(wanted);
+                let shares = tokio::time::timeout(LAST_ATTEMPT_WAIT, shares).await;
+                shares.ok().and_then(Result::ok)
+            }
+        };
         let mut slot = self.acquire().await?;
         slot._alone = Some(Alone {
             _of_tenant: of_tenant,
-            _of_worker: of_worker,
+            _shares: shares,
         });
         Some(slot)
     }
@@ -374,17 +383,16 @@ mod tests {
         let worker = WorkerSlots::new(3);
         let [one, other] = [1, 1].map(|queue| worker.tenant(3, queue));
         let claim = |slots: &Slots| now(slots.reserve(1)).unwrap().take().unwrap();
-        let running = claim(&one)
-            .acquire_in(Company::NoLastAttempt)
-            .await
-            .unwrap();
-        let mut waiting = Box::pin(claim(&other).acquire_in(Company::NoLastAttempt));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        tokio::time::advance(LAST_ATTEMPT_WAIT).await;
-        assert!(waiting.await.is_some());
-        let mut waiting = Box::pin(claim(&other).acquire_in(Company::NoLastAttempt));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(running);
-        assert!(waiting.as_mut().now_or_never().flatten().is_some());
+        for held in [Company::NoSuspect, Company::NoSuspectOfAnyTenant] {
+            let running = now(claim(&one).acquire_in(held)).unwrap();
+            let mut waiting = Box::pin(claim(&other).acquire_in(Company::NoSuspectOfAnyTenant));
+            assert!(waiting.as_mut().now_or_never().is_none(), "{held:?}");
+            tokio::time::advance(LAST_ATTEMPT_WAIT).await;
+            assert!(waiting.await.is_some());
+            let mut waiting = Box::pin(claim(&other).acquire_in(Company::NoSuspectOfAnyTenant));
+            assert!(waiting.as_mut().now_or_never().is_none(), "{held:?}");
+            drop(running);
+            assert!(waiting.as_mut().now_or_never().flatten().is_some());
+        }
     }
 }

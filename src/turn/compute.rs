@@ -221,7 +221,7 @@ impl<T: Send, F: FnMut() -> Option<T> + Send> Computation for SlicedComputation<
         let Some(tell) = self.tell.take_if(|tell| !tell.is_closed()) else {
             return ControlFlow::Break(());
         };
-        let slice = AssertUnwindSafe(|| self.context.span.within(&mut self.slice));
+        let slice = AssertUnwindSafe(|| self.span.within(&mut self.slice));
         let result = match catch_unwind(slice) {
             Ok(None) => {
                 self.tell = Some(tell);

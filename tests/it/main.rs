@@ -14,6 +14,7 @@ mod check;
 #[allow(dead_code, reason = "shared with tests that use all of it")]
 #[path = "../support/components.rs"]
 mod components;
+mod contention;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod dead_letters;

@@ -220,7 +220,7 @@ async fn turn(
     };
     let commit = Commit {
         activity,
-        lease: Some(token),
+        lease: Some(lease),
         head: opening.head.as_ref(),
         taken: None,
         park: None,
@@ -231,9 +231,10 @@ async fn turn(
     };
     let committed = store.commit(&commit).await;
     store.published(activity).await?;
-    store.release(activity, token).await?;
+    store.release(activity, lease).await?;
     let keys = Keys::new(store.namespace(), activity);
-    let forget = cmd("DEL").arg(keys.applied()).arg(keys.claims()).take();
+    let attempts = [keys.claims(), keys.failures()];
+    let forget = cmd("DEL").arg(keys.applied()).arg(&attempts).take();
     let forgotten: Result<Value, _> = store.link().query(&forget).await;
     committed?;
     forgotten.map(|_| Vec::new()).map_err(store_error)

@@ -189,7 +189,8 @@ where
         let attempts = self.turns.attempts(activity).await;
         let company = match attempts.open {
             0 => Company::Any,
-            _ if attempts.claimed + 1 < self.turns.config.retry.attempts => Company::NoSuspect,
+            // The first attempt of most turns claims nothing.
+            _ if attempts.claimed + 2 < self.turns.config.retry.attempts => Company::NoSuspect,
             _ => Company::NoSuspectOfAnyTenant,
         };
         claim.acquire_in(company).await

@@ -73,4 +73,8 @@ impl<S: TurnStore> TurnStore for Witness<S> {
     async fn withdraw(&self, activity: &Activity, token: &str) -> Result<(), StoreError> {
         self.store.withdraw(activity, token).await
     }
+
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        self.store.forget_claims(activity).await
+    }
 }

@@ -19,6 +19,8 @@ pub struct Ended {
     pub conflicts: u32,
     /// How often BEGIN found the conversation taken.
     pub busy: u32,
+    /// The attempt is counted in the store.
+    pub claimed: bool,
 }
 
 /// What a turn did.
@@ -41,6 +43,7 @@ impl Ended {
             undelivered: 0,
             conflicts: 0,
             busy: 0,
+            claimed: false,
         }
     }
 

@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use bounds::Bounds;
-pub use dead_letter::REPLY_UNDELIVERABLE;
+pub use dead_letter::{ID_REUSED, REPLY_UNDELIVERABLE};
 pub use ended::{Applied, Ended};
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
@@ -253,6 +253,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             undelivered,
             conflicts,
             busy,
+            exclusive,
             ..
         } = self;
         Ended {
@@ -262,6 +263,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             undelivered,
             conflicts,
             busy,
+            claimed: exclusive,
         }
     }
 
@@ -290,7 +292,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     self.stand_aside(retry_after).await;
                     continue;
                 }
-                Begun::Applied(outbox) => {
+                Begun::Applied(record) => {
+                    let outbox = self.outbox_of_copy(record)?;
                     self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }
@@ -324,7 +327,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     let (bounds, tenant) = (&self.turns.config.bounds, &self.activity.tenant);
                     return Err(bounds.failure(tenant, refused));
                 }
-                Committed::AlreadyApplied(outbox) => {
+                Committed::AlreadyApplied(record) => {
+                    let outbox = self.outbox_of_copy(record)?;
                     self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }

@@ -18,7 +18,7 @@ pub use components::{
 pub use compute::{Computation, Compute};
 pub use state::{QuotaExcess, Quotas, StateSlot, StoredState};
 
-use crate::model::{Activity, Headers, InboundMessage, Outbound, TenantId};
+use crate::model::{Activity, ContentDigest, Headers, InboundMessage, Outbound, TenantId};
 
 /// Sessions, state and the record of what was applied: everything a turn reads and writes, in two steps.
 ///
@@ -84,6 +84,13 @@ pub trait TurnStore: Send + Sync + 'static {
         &self,
         activity: &Activity,
     ) -> impl Future<Output = Result<Attempts, StoreError>> + Send;
+
+    /// Forgets how often an activity was claimed: its message is in the dead letters, and a replay of it is tried as often as a
+    /// message that comes for the first time.
+    fn forget_claims(
+        &self,
+        activity: &Activity,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// The attempts at an activity that is not applied.
@@ -147,8 +154,8 @@ pub enum LeaseScope {
 /// What BEGIN found.
 #[derive(Debug)]
 pub enum Begun {
-    /// The activity was applied already; this is its outbox, empty if that was published.
-    Applied(Vec<Outbound>),
+    /// An activity of this id was applied already.
+    Applied(AppliedRecord),
     /// Another turn holds the conversation.
     Busy {
         /// How long its lease lasts at the most.
@@ -156,6 +163,16 @@ pub enum Begun {
     },
     /// The turn may run.
     Ready(Opening),
+}
+
+/// The record that an activity was applied.
+#[derive(Clone, Debug)]
+pub struct AppliedRecord {
+    /// The digest of its content: a message with another one is no copy of it. None in a record of a worker that knew of
+    /// no digests.
+    pub content: Option<ContentDigest>,
+    /// Its outbox, empty if that was published: the one that counts.
+    pub outbox: Vec<Outbound>,
 }
 
 /// What a turn starts from, and what its commit will check.
@@ -237,9 +254,8 @@ pub enum Committed {
         /// The bytes of state that the tenant uses now, if the turn has changed them.
         tenant_state_bytes: Option<u64>,
     },
-    /// Nothing: the activity was applied already, by another worker or by this commit when its answer was lost. This is
-    /// the outbox that counts.
-    AlreadyApplied(Vec<Outbound>),
+    /// Nothing: an activity of this id was applied already, by another worker or by this commit when its answer was lost.
+    AlreadyApplied(AppliedRecord),
     /// Nothing: another turn of the conversation came first, or the lease is lost. The turn begins again.
     Conflict,
     /// Nothing: there would be more of something than its quota lets be. Whatever waits goes on waiting.

@@ -65,6 +65,10 @@ pub enum KillPoint {
     BeforeDeadLetter,
     /// Its dead letter is stored, the message unsettled, its user untold.
     AfterDeadLetter,
+    /// The same, and its attempts are about to be forgotten.
+    BeforeForgetClaims,
+    /// Its attempts are forgotten, the message unsettled.
+    AfterForgetClaims,
 }
 
 /// When to die: `<point>[:<nth time>][:hang][:key=<beginning of the message's idempotency key>]`. With `hang` the thread
@@ -241,6 +245,12 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
     async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         let points = (KillPoint::BeforeRelease, KillPoint::AfterRelease);
         let call = self.port.withdraw(activity, lease);
+        self.fuse.around(points, activity.key.as_str(), call).await
+    }
+
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        let points = (KillPoint::BeforeForgetClaims, KillPoint::AfterForgetClaims);
+        let call = self.port.forget_claims(activity);
         self.fuse.around(points, activity.key.as_str(), call).await
     }
 }

@@ -15,7 +15,7 @@ use super::{Configured, Failure, say};
 use crate::adapters::nats::Fault;
 use crate::adapters::nats::dead_letters::{DeadLetter, DeadLetters as Stream};
 use crate::adapters::nats::names::StreamName;
-use crate::model::{TenantId, header, is_cut};
+use crate::model::{Headers, TenantId, header, is_cut};
 use crate::settings::Loaded;
 use crate::turn::REPLY_UNDELIVERABLE;
 use crate::worker::dead_letter::{replayed, replayed_reply};
@@ -65,7 +65,8 @@ const REPLAY_EXAMPLES: &str = "Examples:
 
 Mend the cause first: what fails again becomes a dead letter again. The body and the headers are the original ones; the \
 idempotency key is kept and Nats-Msg-Id is new, so an activity that was applied after all, or a replay that was killed half \
-way and is run again, changes nothing. Oldest first, one after the other; the first failure ends it.";
+way and is run again, changes nothing. (id_reused: the key belongs to another message, so this one gets its own, the same for all \
+copies of it.) Oldest first, one after the other; the first failure ends it.";
 
 const DROP_EXAMPLES: &str = "Examples:
   greentic-worker deadletters drop 17 --dry-run
@@ -237,7 +238,7 @@ impl Replay {
                 return Err(count.ended_by(cut_off(&letter)));
             }
             if self.dry_run {
-                let key = show::name(&letter);
+                let key = show::name_in(&replay_headers(&letter), &letter.body);
                 say(format!(
                     "would replay {} to {} as {key}",
                     letter.sequence,
@@ -256,19 +257,21 @@ impl Replay {
 /// Publishes a dead letter again, and only when that is stored removes it. Killed in between, the next replay publishes it
 /// once more under the same names, which changes nothing.
 async fn again(stream: &Stream, tenant: &TenantId, letter: &DeadLetter) -> Result<(), Fault> {
-    let (sequence, stored) = (letter.sequence, letter.stored);
-    let home = home(letter);
-    let headers = match home {
-        StreamName::Outbound => replayed_reply(&letter.headers, sequence, stored),
-        StreamName::Inbound | StreamName::DeadLetter => {
-            replayed(&letter.headers, &letter.body, sequence, stored)
-        }
-    };
-    stream
-        .publish((home, tenant), &headers, letter.body.clone())
-        .await?;
+    let to = (home(letter), tenant);
+    let headers = replay_headers(letter);
+    stream.publish(to, &headers, letter.body.clone()).await?;
     // If it is gone already, someone else has replayed or dropped it meanwhile.
     stream.remove(letter.sequence).await.map(drop)
+}
+
+fn replay_headers(letter: &DeadLetter) -> Headers {
+    let (headers, sequence, stored) = (&letter.headers, letter.sequence, letter.stored);
+    match home(letter) {
+        StreamName::Outbound => replayed_reply(headers, sequence, stored),
+        StreamName::Inbound | StreamName::DeadLetter => {
+            replayed(headers, &letter.body, sequence, stored)
+        }
+    }
 }
 
 /// The stream that a dead letter was meant for: a reply that no stream took is no message for the worker.

@@ -6,7 +6,9 @@ use greentic_types::{Actor, ReplyScope, TenantCtx};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{EnvId, FlowId, HashedScope, IdempotencyKey, PackId, TeamId, TenantId, UserId};
+use super::{
+    ContentDigest, EnvId, FlowId, HashedScope, IdempotencyKey, PackId, TeamId, TenantId, UserId,
+};
 
 /// One inbound message, decoded: what a turn is made from.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Activity {
     pub caller: Option<Value>,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
+    /// The digest of all that makes it this message and no other: who says what, and where.
+    pub content: ContentDigest,
     /// What the flow sees as `in` and `entry`. Shared, since a turn that comes too late is played again.
     pub payload: Arc<Value>,
 }

@@ -6,9 +6,9 @@ use greentic_types::ReplyScope;
 use serde_json::{Map, Value};
 
 use super::{
-    Activity, EnvId, FlowId, FlowTarget, HashedScope, Headers, IdempotencyKey, InboundBody,
-    InboundMessage, MAX_BODY_DEPTH, TeamId, TenantRef, TraceContext, header, storage_user_id,
-    too_deep_at,
+    Activity, Content, ContentDigest, EnvId, FlowId, FlowTarget, HashedScope, Headers,
+    IdempotencyKey, InboundBody, InboundMessage, MAX_BODY_DEPTH, TeamId, TenantRef, TraceContext,
+    header, storage_user_id, too_deep_at,
 };
 
 /// Why a message is no activity. It never will be, so it goes to the dead letters at once.
@@ -117,20 +117,31 @@ pub fn decode(message: &InboundMessage, env: &EnvId) -> Result<Activity, DecodeE
         return Err(field("from.id", "it is empty"));
     }
 
+    let (user, team) = (storage_user_id(user), team(&named)?);
+    let (session_id, channel) = (session_id.clone(), body.channel.clone());
+    let (from, caller) = (body.from.clone(), body.extensions.get("caller").cloned());
+    let (target, payload) = (target(&message.headers)?, payload(body));
+    let content = Content::new(
+        (&user, team.as_ref()),
+        reply_scope.as_ref(),
+        &target,
+        (caller.as_ref(), &payload),
+    );
     Ok(Activity {
+        content: ContentDigest::of(&content),
         env: env.clone(),
         tenant: message.tenant.clone(),
-        user: storage_user_id(user),
-        team: team(&named)?,
+        user,
+        team,
         reply_scope: reply_scope.map(HashedScope::from),
-        channel: body.channel.clone().unwrap_or_default(),
-        session_id: session_id.clone(),
-        from: body.from.clone(),
-        target: target(&message.headers)?,
-        caller: body.extensions.get("caller").cloned(),
+        channel: channel.unwrap_or_default(),
+        session_id,
+        from,
+        target,
+        caller,
         trace: trace(&message.headers),
         key,
-        payload: Arc::new(payload(body)),
+        payload: Arc::new(payload),
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod activity;
 mod component;
+mod content;
 mod cut;
 mod decode;
 mod depth;
@@ -20,6 +21,7 @@ pub use activity::{Activity, FlowTarget, TraceContext};
 pub use component::{
     ComponentDigest, Declared, Grants, Invocation, InvocationForm, UndeclaredState,
 };
+pub use content::{Content, ContentDigest};
 pub use cut::{cut, is_cut};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};

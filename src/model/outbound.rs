@@ -40,6 +40,8 @@ pub mod header {
     pub const BODY_BYTES: &str = "Greentic-Body-Bytes";
     /// On dead letters whose body was cut: the SHA-256 of the original, in hex.
     pub const BODY_SHA256: &str = "Greentic-Body-Sha256";
+    /// On dead letters whose id was another message's: the digest of who says what, which tells the two apart.
+    pub const CONTENT_DIGEST: &str = "Greentic-Content-Digest";
     /// On dead letters that did not hold all original headers: how many are left out.
     pub const HEADERS_CUT: &str = "Greentic-Headers-Cut";
 }

@@ -87,4 +87,8 @@ impl<S: TurnStore> TurnStore for Witness<S> {
     async fn withdraw(&self, activity: &Activity, lease: Lease<'_>) -> Result<(), StoreError> {
         self.store.withdraw(activity, lease).await
     }
+
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        self.store.forget_claims(activity).await
+    }
 }

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 
 use super::{Attempt, Part, Turns};
-use crate::model::{Headers, TenantId, cut, dead_reply_id, header};
+use crate::model::{Activity, Headers, TenantId, cut, dead_reply_id, header};
 use crate::ports::{Destination, Publisher, Refusal, RefusalReason, TransportError, TurnStore};
+
+/// The code of a message whose id was another one's.
+pub const ID_REUSED: &str = "id_reused";
 
 /// The code of a reply that was committed and that no stream takes.
 pub const REPLY_UNDELIVERABLE: &str = "reply_undeliverable";
@@ -67,6 +70,18 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         };
         self.outage.refuse(tenant, Part::DeadLetters, &refusal);
         Err(refusal)
+    }
+}
+
+impl<S: TurnStore, P: Publisher> Turns<S, P> {
+    /// Ends the claims of a message whose dead letter is stored: its replay has all its attempts. Not before, since a message that
+    /// kills its workers must not be counted anew.
+    pub async fn end_claims(&self, activity: &Activity) {
+        let forget = || self.store.forget_claims(activity);
+        let outage = &self.outage;
+        if let Err(error) = outage.ride_out(&activity.tenant, Part::Store, forget).await {
+            tracing::warn!(%error, "the attempts of a dead letter still count when it is replayed");
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Ended {
     pub replies: usize,
     /// How many replies no stream would take, and that are in the dead letters.
     pub undelivered: usize,
+    /// The attempt is counted in the store.
+    pub claimed: bool,
 }
 
 /// What a turn did.
@@ -35,6 +37,7 @@ impl Ended {
             applied: None,
             replies: 0,
             undelivered: 0,
+            claimed: false,
         }
     }
 

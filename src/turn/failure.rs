@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use super::dead_letter::ID_REUSED;
 use crate::flow::{FlowError, Place};
 use crate::model::{DecodeError, FlowId, NodeId};
 use crate::ports::{ComponentError, Refusal, StoreError};
@@ -159,6 +160,13 @@ pub enum TurnError {
         /// How many a user may have.
         limit: u32,
     },
+    /// Another message of the same id was applied, and this one is no copy of it.
+    #[error(
+        "another message with this id was applied, of another sender, in another conversation or with another content; give each \
+         message an id that no other one of the tenant has, as Greentic-Idempotency-Key if your ids are unique only inside \
+         a chat; `deadletters replay` applies this one under an id of its own"
+    )]
+    IdReused,
     /// It was tried as often as the settings say, and ended each time without a result: it may be what killed its workers.
     #[error("given up after {attempts} attempts that ended without a result")]
     AttemptsExhausted {
@@ -217,6 +225,7 @@ impl TurnError {
             Self::UserStateQuota { .. } => "user_state_quota",
             Self::TenantStateQuota { .. } => "tenant_state_quota",
             Self::WaitLimit { .. } => "wait_limit",
+            Self::IdReused => ID_REUSED,
             Self::AttemptsExhausted { .. } => "attempts_exhausted",
         }
     }
@@ -245,6 +254,7 @@ impl TurnError {
             | Self::UserStateQuota { .. }
             | Self::TenantStateQuota { .. }
             | Self::WaitLimit { .. }
+            | Self::IdReused
             | Self::AttemptsExhausted { .. } => false,
         }
     }
@@ -274,6 +284,7 @@ impl TurnError {
             | Self::UserStateQuota { .. }
             | Self::TenantStateQuota { .. }
             | Self::WaitLimit { .. }
+            | Self::IdReused
             | Self::AttemptsExhausted { .. } => false,
         }
     }

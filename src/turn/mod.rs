@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bounds::Bounds;
-pub use dead_letter::REPLY_UNDELIVERABLE;
+pub use dead_letter::{ID_REUSED, REPLY_UNDELIVERABLE};
 pub use ended::{Applied, Ended};
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
 use flow_log::ComponentLog;
@@ -269,6 +269,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         let Self {
             replies,
             undelivered,
+            exclusive,
             ..
         } = self;
         Ended {
@@ -276,6 +277,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             applied,
             replies,
             undelivered,
+            claimed: exclusive,
         }
     }
 
@@ -304,7 +306,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     self.stand_aside(retry_after).await;
                     continue;
                 }
-                Begun::Applied(outbox) => {
+                Begun::Applied(record) => {
+                    let outbox = self.outbox_of_copy(record)?;
                     self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }
@@ -338,7 +341,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     let (bounds, tenant) = (&self.turns.config.bounds, &self.activity.tenant);
                     return Err(bounds.failure(tenant, refused));
                 }
-                Committed::AlreadyApplied(outbox) => {
+                Committed::AlreadyApplied(record) => {
+                    let outbox = self.outbox_of_copy(record)?;
                     self.publish(&outbox, self.messages(&outbox)).await?;
                     return Ok(None);
                 }

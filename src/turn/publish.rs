@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Attempt, Part, TurnError};
 use crate::model::{Activity, Headers, Outbound};
-use crate::ports::{Destination, Publisher, TransportError, TurnStore};
+use crate::ports::{AppliedRecord, Destination, Publisher, TransportError, TurnStore};
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// The messages that an outbox is published as.
@@ -19,6 +19,15 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             (message.all_headers(env, tenant, key, n), body)
         };
         outbox.iter().enumerate().map(message).collect()
+    }
+
+    /// The outbox of an activity that was applied before, if this one is a copy of it. Another message under the same id must
+    /// neither disappear as a copy nor publish the other one's replies. Records without a digest are taken for the activity's own.
+    pub(super) fn outbox_of_copy(&self, record: AppliedRecord) -> Result<Vec<Outbound>, TurnError> {
+        let is_copy = record
+            .content
+            .is_none_or(|content| content == self.activity.content);
+        is_copy.then_some(record.outbox).ok_or(TurnError::IdReused)
     }
 
     pub(super) fn check_sizes(&self, messages: &[(Headers, Bytes)]) -> Result<(), TurnError> {

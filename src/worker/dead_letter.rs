@@ -1,22 +1,24 @@
 //! What a dead letter says beside the untouched body, and what of it is published when it is replayed.
 
 use crate::model::{
-    Activity, Headers, InboundMessage, dead_letter_id, header, id_in_body, key_from_headers,
+    Activity, Headers, IdempotencyKey, InboundMessage, dead_letter_id, header, id_in_body,
+    key_from_headers,
 };
-use crate::turn::Rejection;
+use crate::turn::{ID_REUSED, Rejection, TurnError};
 use time::OffsetDateTime;
 
 /// The longest reason in words, in bytes: headers count against the server's `max_payload`.
 const MAX_REASON: usize = 1_024;
 
 /// What only a dead letter has. A provider that sends such a header says nothing of ours by it.
-const REASON: [&str; 6] = [
+const REASON: [&str; 7] = [
     header::ERROR_CODE,
     header::ERROR,
     header::ATTEMPTS,
     header::BODY_BYTES,
     header::BODY_SHA256,
     header::HEADERS_CUT,
+    header::CONTENT_DIGEST,
 ];
 
 /// The original headers, with the reason beside them. The original `Nats-Msg-Id` gives way to the dead letter's own; it
@@ -42,14 +44,21 @@ pub fn headers(
     headers.push(header::ERROR_CODE, rejection.error.code());
     headers.push(header::ERROR, one_line(rejection.error.to_string()));
     headers.push(header::ATTEMPTS, rejection.attempts.to_string());
+    if let (TurnError::IdReused, Some(activity)) = (&rejection.error, activity) {
+        headers.push(header::CONTENT_DIGEST, activity.content.to_string());
+    }
     headers
 }
 
 /// The headers under which the untouched body of a dead letter is published again, and the name under which it will be
 /// applied at most once. The message id is new, and the same whenever this dead letter is replayed: it alone names a message
-/// that never had a name. One that is named by its body in a way that no header can repeat goes without.
+/// that never had a name. One that is named by its body in a way that no header can repeat goes without. One whose name is
+/// another message's gets a name of its own.
 pub fn replayed(dead: &Headers, body: &[u8], sequence: u64, stored: OffsetDateTime) -> Headers {
     let mut headers = without_reason(dead);
+    if let Some(own) = own_name(dead, body) {
+        headers = named(&headers, &own);
+    }
     // Without a name in the headers it was the one in the body, which the new message id must not outrank.
     let in_body = id_in_body(body);
     keep_key(
@@ -62,6 +71,15 @@ pub fn replayed(dead: &Headers, body: &[u8], sequence: u64, stored: OffsetDateTi
         headers.push(header::MSG_ID, format!("replay-{sequence}-{nanos}"));
     }
     headers
+}
+
+/// The name that a message gets whose own is another one's: the same for all copies of it, so that they are applied once,
+/// however many of them are replayed.
+fn own_name(dead: &Headers, body: &[u8]) -> Option<String> {
+    let reused = dead.get(header::ERROR_CODE) == Some(ID_REUSED);
+    let name = IdempotencyKey::new(&name(dead, body).filter(|_| reused)?);
+    let digest = dead.get(header::CONTENT_DIGEST)?;
+    Some(format!("{name}:{digest}"))
 }
 
 /// The headers under which a reply is published again that the stream of replies did not take.
@@ -104,12 +122,17 @@ fn keep_key(headers: &mut Headers, name: Option<&str>) {
     let Some(name) = name.filter(|name| !name.is_empty() && !is_named(headers)) else {
         return;
     };
+    *headers = named(headers, name);
+}
+
+/// The headers with this name for the message, whatever it was called before.
+fn named(headers: &Headers, name: &str) -> Headers {
     let others = headers
         .iter()
         .filter(|(other, _)| !other.eq_ignore_ascii_case(header::IDEMPOTENCY_KEY));
     let mut named: Headers = others.collect();
     named.push(header::IDEMPOTENCY_KEY, name);
-    *headers = named;
+    named
 }
 
 /// Headers hold no line breaks, and a reason may quote the message.
@@ -201,5 +224,27 @@ mod tests {
             OffsetDateTime::UNIX_EPOCH,
         );
         assert_eq!(replay, Headers::default(), "only the body can say its name");
+    }
+
+    #[test]
+    fn a_message_whose_name_is_anothers_is_replayed_under_its_own() {
+        let replay = |key: &str, code: &'static str, digest: Option<&str>| {
+            let digest = digest.map(|digest| (header::CONTENT_DIGEST, digest));
+            let dead = [(header::IDEMPOTENCY_KEY, key), (header::ERROR_CODE, code)];
+            let dead: Headers = dead.into_iter().chain(digest).collect();
+            let replay = replayed(&dead, b"{}", 9, OffsetDateTime::UNIX_EPOCH);
+            assert_eq!(replay.get(header::CONTENT_DIGEST), None);
+            assert_eq!(replay.get(header::MSG_ID), Some("replay-9-0"));
+            replay.get(header::IDEMPOTENCY_KEY).unwrap().to_owned()
+        };
+        assert_eq!(replay("m1", ID_REUSED, Some("abc")), "m1:abc");
+        let blank = replay("a b", ID_REUSED, Some("abc"));
+        assert!(
+            blank.starts_with("key-") && blank.ends_with(":abc"),
+            "{blank}"
+        );
+        // Not ours to rename.
+        assert_eq!(replay("m1", "panic", Some("abc")), "m1");
+        assert_eq!(replay("m1", ID_REUSED, None), "m1");
     }
 }

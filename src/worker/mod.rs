@@ -3,6 +3,7 @@
 mod accept;
 pub mod dead_letter;
 mod lanes;
+mod log_limit;
 mod pull;
 mod settle;
 mod slots;
@@ -24,6 +25,7 @@ use crate::ports::{Delivery, Inbound, Publisher, TurnStore};
 use crate::telemetry::{Metrics, TenantMetrics, TurnSpan};
 use crate::turn::{TurnError, Turns};
 use lanes::{Lanes, Place};
+use log_limit::LogLimit;
 pub use pull::IDLE_WAIT;
 use pull::Puller;
 use slots::{SlotClaim, WorkerSlots};
@@ -61,6 +63,8 @@ struct Shared<I, S, P> {
     inbound: Arc<I>,
     turns: Turns<S, P>,
     lanes: Lanes,
+    /// Limits what the log says of ids that are not unique.
+    reused_ids: LogLimit,
     running: TaskTracker,
     /// Has running turns look up: whether it is time for a sign of progress, and whether the drain is over. One timer for
     /// all of them: most turns are over long before it is of any use.
@@ -92,6 +96,7 @@ where
             inbound,
             turns,
             lanes: Lanes::default(),
+            reused_ids: LogLimit::default(),
             running: TaskTracker::new(),
             beat: Notify::new(),
             hand_back: CancellationToken::new(),
@@ -160,6 +165,7 @@ where
                     stop.cancel();
                     self.metrics.unserved(tenant);
                     self.shared.turns.outage.forget(tenant);
+                    self.shared.reused_ids.forget(tenant);
                 }
                 stays
             });

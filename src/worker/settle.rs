@@ -8,7 +8,7 @@ use super::lanes::Place;
 use super::slots::{Company, Slot, SlotClaim};
 use super::{Queued, Shared, dead_letter};
 use crate::budget::MemoryCharge;
-use crate::model::Activity;
+use crate::model::{Activity, TenantId};
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
 use crate::turn::{
@@ -82,7 +82,7 @@ where
                 let put_aside = tokio::select! {
                     biased;
                     // In a box, for it is large and rare, and would make every turn larger.
-                    settled = Box::pin(self.put_aside(delivery, activity.as_deref(), rejection)) => settled,
+                    settled = Box::pin(self.put_aside(delivery, (activity.as_deref(), ended.claimed), rejection)) => settled,
                     // Dropped unsettled, it comes again; a dead letter that is stored by then has the same id.
                     () = self.hand_back.cancelled() => Ok(false),
                 };
@@ -201,7 +201,7 @@ where
     async fn put_aside(
         &self,
         delivery: I::Delivery,
-        activity: Option<&Activity>,
+        (activity, claimed): (Option<&Activity>, bool),
         rejection: &Rejection,
     ) -> Result<bool, TransportError> {
         let message = delivery.message();
@@ -215,9 +215,40 @@ where
             let pause = turns.outage.away_for(tenant);
             return delivery.hand_back(pause).await.map(|()| false);
         }
-        say_dead_lettered(rejection);
+        if let Some(activity) = activity.filter(|_| claimed) {
+            turns.end_claims(activity).await;
+        }
+        self.say_dead_lettered(tenant, rejection);
         self.apologise(activity).await;
         delivery.ack().await.map(|()| true)
+    }
+
+    /// Tells of a message that is in the dead letters now.
+    fn say_dead_lettered(&self, tenant: &TenantId, rejection: &Rejection) {
+        let code = rejection.error.code();
+        let (error, attempts) = (&rejection.error, rejection.attempts);
+        if matches!(error, TurnError::IdReused) {
+            // A provider whose ids are not unique causes one with each message.
+            return match self.reused_ids.take(tenant) {
+                Some(not_logged) => tracing::error!(
+                    code,
+                    not_logged,
+                    %error,
+                    "message dead-lettered; this is said once a minute"
+                ),
+                None => tracing::debug!(code, "message dead-lettered"),
+            };
+        }
+        if error.may_quote() {
+            tracing::error!(
+                code,
+                attempts,
+                "message dead-lettered; the dead letter says why"
+            );
+            tracing::debug!(%error, "why the message was dead-lettered");
+        } else {
+            tracing::error!(code, attempts, %error, "message dead-lettered");
+        }
     }
 
     /// Tells the user, if the settings want it, under an id that makes a second copy impossible.
@@ -237,22 +268,6 @@ where
         if let Err(error) = sent {
             tracing::error!(error = %error, "the apology was not sent");
         }
-    }
-}
-
-/// Tells of a message that is in the dead letters now.
-fn say_dead_lettered(rejection: &Rejection) {
-    let code = rejection.error.code();
-    let (error, attempts) = (&rejection.error, rejection.attempts);
-    if error.may_quote() {
-        tracing::error!(
-            code,
-            attempts,
-            "message dead-lettered; the dead letter says why"
-        );
-        tracing::debug!(%error, "why the message was dead-lettered");
-    } else {
-        tracing::error!(code, attempts, %error, "message dead-lettered");
     }
 }
 

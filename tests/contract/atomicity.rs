@@ -18,10 +18,10 @@ async fn drafts(backend: &impl Backend, activity: &Activity) -> Turn {
 
 #[track_caller]
 fn check_already_applied(answer: Committed, expected: &[&str]) {
-    let Committed::AlreadyApplied(outbox) = answer else {
+    let Committed::AlreadyApplied(record) = answer else {
         panic!("{answer:?}")
     };
-    assert_eq!(bodies(&outbox), expected);
+    assert_eq!(bodies(&record.outbox), expected);
 }
 
 const HI: &str = r#"{ "text" :"hi"}"#;
@@ -194,6 +194,7 @@ pub async fn an_outbox_that_is_published_in_part_holds_the_rest(backend: &impl B
     let Begun::Applied(found) = begun else {
         panic!("{begun:?}")
     };
+    let found = found.outbox;
     let positions: Vec<_> = found.iter().map(|reply| reply.position).collect();
     assert_eq!(positions, [Some(1)]);
     assert_eq!(found[0].body.get(), rest[0].body.get());
@@ -205,6 +206,36 @@ pub async fn an_outbox_that_is_published_in_part_holds_the_rest(backend: &impl B
         .await
         .unwrap();
     assert_eq!(applied(backend, &activity).await, None);
+}
+
+/// Whoever has another message of the same id must be able to tell, at every stage of the record.
+pub async fn a_record_tells_whose_content_it_is(backend: &impl Backend) {
+    let talk = Talk::of(backend);
+    let (activity, other) = (talk.says("1"), talk.says_what("1", "other".into()));
+    assert_ne!(activity.content, other.content);
+    let turn = drafts(backend, &activity).await.replies("hi");
+    let too_late = drafts(backend, &other).await.replies("ho");
+    turn.done(backend, &activity).await;
+    let (store, rest) = (backend.store(), [reply("rest")]);
+    for stage in ["committed", "published in part", "published"] {
+        match stage {
+            "published in part" => store.published_but(&activity, &rest).await.unwrap(),
+            "published" => store.published(&activity).await.unwrap(),
+            _ => {}
+        }
+        for claim in [Claim::Optimistic, exclusive("me")] {
+            let begun = begin(backend, &other, claim).await;
+            let Begun::Applied(record) = begun else {
+                panic!("{begun:?}")
+            };
+            assert_eq!(record.content, Some(activity.content), "{stage}");
+        }
+        let answer = too_late.commit(backend, &other).await;
+        let Committed::AlreadyApplied(record) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(record.content, Some(activity.content), "{stage}");
+    }
 }
 
 pub async fn an_applied_activity_is_forgotten_after_the_window(backend: &impl Backend) {

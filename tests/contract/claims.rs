@@ -112,6 +112,34 @@ pub async fn attempts_are_forgotten_after_the_window(backend: &impl Backend) {
     assert_eq!(opening.claims, 1);
 }
 
+pub async fn attempts_of_a_dead_letter_are_forgotten(backend: &impl Backend) {
+    let talk = Talk::of(backend);
+    let (activity, other) = (talk.says("1"), talk.says("2"));
+    for expected in [1, 2] {
+        for activity in [&activity, &other] {
+            let opening = ready(backend, activity, exclusive("me")).await;
+            assert_eq!(opening.claims, expected);
+            backend
+                .store()
+                .release(activity, lease("me"))
+                .await
+                .unwrap();
+        }
+    }
+    for _ in 0..2 {
+        backend.store().forget_claims(&activity).await.unwrap();
+    }
+    for (activity, expected) in [(&activity, 1), (&other, 3)] {
+        let opening = ready(backend, activity, exclusive("me")).await;
+        assert_eq!(opening.claims, expected);
+        backend
+            .store()
+            .release(activity, lease("me"))
+            .await
+            .unwrap();
+    }
+}
+
 pub async fn an_optimistic_turn_takes_and_counts_nothing(backend: &impl Backend) {
     let talk = Talk::of(backend);
     let opening = ready(backend, &talk.says("1"), Claim::Optimistic).await;

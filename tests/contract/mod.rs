@@ -72,6 +72,7 @@ macro_rules! turn_store_contract {
             a_commit_whose_answer_was_lost_finds_itself
             an_applied_activity_hands_back_its_outbox
             a_published_outbox_is_empty
+            a_record_tells_whose_content_it_is
             an_outbox_that_is_published_in_part_holds_the_rest
             an_applied_activity_is_forgotten_after_the_window
             publishing_does_not_prolong_the_memory_of_an_activity
@@ -84,6 +85,7 @@ macro_rules! turn_store_contract {
             an_attempt_that_is_withdrawn_does_not_count
             attempts_are_counted_across_expired_leases
             attempts_are_forgotten_after_the_window
+            attempts_of_a_dead_letter_are_forgotten
             an_optimistic_turn_takes_and_counts_nothing
             a_commit_frees_its_lease
             a_release_frees_only_its_own_lease

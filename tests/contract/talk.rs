@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use greentic_types::{EnvId, SessionCursor, SessionData, SessionKey, TeamId, TenantId, UserId};
 use greentic_worker::model::{
-    Activity, FlowId, FlowTarget, IdempotencyKey, Outbound, OutboundHeaders, PackId, ReplyScope,
+    Activity, Content, ContentDigest, FlowId, FlowTarget, HashedScope, IdempotencyKey, Outbound,
+    OutboundHeaders, PackId, ReplyScope,
 };
 use greentic_worker::ports::{
     Begin, Begun, Claim, Commit, Committed, Lease, LeaseScope, Opening, Park, ParkedWait,
@@ -57,28 +58,41 @@ impl Talk {
 
     /// A message with this idempotency key.
     pub fn says(&self, key: &str) -> Activity {
+        self.says_what(key, Value::Null)
+    }
+
+    /// A message with this idempotency key and this content.
+    pub fn says_what(&self, key: &str, payload: Value) -> Activity {
+        let user = UserId::new(&self.user).unwrap();
+        let team = self.team.as_ref().map(|team| TeamId::new(team).unwrap());
+        let scope = self.conversation.clone().map(|conversation| ReplyScope {
+            conversation,
+            thread: self.thread.clone(),
+            reply_to: None,
+            correlation: None,
+        });
+        let target = FlowTarget::default();
+        let content = Content::new(
+            (&user, team.as_ref()),
+            scope.as_ref(),
+            &target,
+            (None, &payload),
+        );
         Activity {
+            content: ContentDigest::of(&content),
             env: EnvId::new(&self.env).unwrap(),
             tenant: TenantId::new(&self.tenant).unwrap(),
             key: IdempotencyKey::new(key),
-            user: UserId::new(&self.user).unwrap(),
-            team: self.team.as_ref().map(|team| TeamId::new(team).unwrap()),
-            reply_scope: self.conversation.clone().map(|conversation| {
-                let scope = ReplyScope {
-                    conversation,
-                    thread: self.thread.clone(),
-                    reply_to: None,
-                    correlation: None,
-                };
-                scope.into()
-            }),
+            user,
+            team,
+            reply_scope: scope.map(HashedScope::from),
             channel: "test".to_owned(),
             session_id: "s".to_owned(),
             from: None,
-            target: FlowTarget::default(),
+            target,
             caller: None,
             trace: None,
-            payload: Value::Null.into(),
+            payload: payload.into(),
         }
     }
 
@@ -426,7 +440,7 @@ pub fn bodies(outbox: &[Outbound]) -> Vec<String> {
 /// The bodies that an applied activity is answered with.
 pub async fn applied(backend: &impl Backend, activity: &Activity) -> Option<Vec<String>> {
     match begin(backend, activity, Claim::Optimistic).await {
-        Begun::Applied(outbox) => Some(bodies(&outbox)),
+        Begun::Applied(record) => Some(bodies(&record.outbox)),
         Begun::Ready(_) => None,
         other @ Begun::Busy { .. } => panic!("neither applied nor free: {other:?}"),
     }

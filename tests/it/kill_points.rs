@@ -110,6 +110,8 @@ fn deaths(point: KillPoint) -> &'static [&'static [&'static str]] {
             ],
             &["after-dead-letter:key=looping"],
         ],
+        KillPoint::BeforeForgetClaims => &[&["before-forget-claims:key=looping"]],
+        KillPoint::AfterForgetClaims => &[&["after-forget-claims:key=looping"]],
     }
 }
 

@@ -36,6 +36,8 @@ mod outages;
 mod poison;
 mod refusals;
 mod reload;
+mod replays;
+mod reused_ids;
 mod starting;
 mod tenants;
 mod traffic;

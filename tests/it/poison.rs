@@ -5,6 +5,7 @@ use std::cell::Cell;
 use async_nats::HeaderMap;
 use greentic_worker::model::header;
 
+use crate::dead_letters::well;
 use crate::harness::{
     DEADLINE, FixturePack, Message, Provider, Servers, Tenant, WorkerBuilder, WorkerProcess,
     fresh_tenant,
@@ -115,6 +116,15 @@ async fn a_message_that_kills_its_workers_is_put_aside_after_its_attempts() {
         () = dying(&servers, &tenant, &deaths) => unreachable!("it goes on for ever"),
     }
     assert_eq!(deaths.get(), 3);
+
+    // What they died of is mended: a replay has all its attempts.
+    let _worker = worker(&servers, &tenant).start().await;
+    let select = ["replay", "--tenant", &tenant.id, "--key", "poison-1"];
+    well(&servers.nats_url, &select).await;
+    let reply = provider.expect_text("You said hi").await;
+    assert_eq!(reply.in_reply_to(), Some("poison-1"));
+    provider.settled().await;
+    assert_eq!(provider.published().await.1, 0);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //! - `world`: chance, time, ids and the record of events.
 //! - `process`: a worker's process, which dies and stands still, and its wire, which loses and delays.
 //! - `store`, `net`: the servers behind that wire.
-//! - `flows`, `users`: what runs, and who talks to it.
+//! - `flows`, `users`, `operator`: what runs, who talks to it, and who replays dead letters.
 //! - `run`: a run from its first message to its rest.
 //! - `check`, `serial`: what must hold then, told from outside.
 #![allow(
@@ -21,6 +21,7 @@
 mod check;
 mod flows;
 mod net;
+mod operator;
 mod process;
 mod run;
 mod serial;
@@ -152,6 +153,8 @@ fn the_seeds_are_not_idle() {
         "requests late",
         "answers lost",
         "messages sent twice",
+        "messages under the id of another one",
+        "dead letters replayed",
         "redeliveries",
         "turns begun that were applied",
         "turns begun on a busy conversation",

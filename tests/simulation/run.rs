@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::flows::TENANTS;
 use super::net::{Net, NetPort};
+use super::operator::Operator;
 use super::process::Process;
 use super::store::{Store, StorePort};
 use super::users::{Kind, Sendings, Sent, Talk};
@@ -24,6 +25,8 @@ use super::world::{ACK_WAIT, ATTEMPTS, DUPLICATE_WINDOW, LEASE, Plan, SimClock, 
 
 /// How long everything may take to come to rest once nothing fails any more.
 const REST: Duration = Duration::from_secs(900);
+/// How often an operator replays what was dead-lettered, at the most.
+const REPLAYS: usize = 5;
 const WAIT_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// What is left of a run for the checks.
@@ -65,6 +68,7 @@ pub async fn run(seed: u64, change: fn(&mut Plan), registry: &Arc<Live>) -> Outc
         }
     }
     at_rest &= rest(&net).await;
+    at_rest &= replay(&world, &net).await;
     sleep(LEASE + ACK_WAIT).await;
     over.cancel();
     while keepers.join_next().await.is_some() {}
@@ -89,7 +93,6 @@ async fn talk(world: &Arc<World>, net: &Arc<Net>) -> Arc<Sendings> {
                 sendings: Arc::clone(&sendings),
                 tenant: TenantId::new(tenant).expect("a tenant"),
                 number,
-                user: number as u64 % world.plan.users,
             };
             talks.spawn(talk.run());
         }
@@ -98,6 +101,23 @@ async fn talk(world: &Arc<World>, net: &Arc<Net>) -> Arc<Sendings> {
     // Copies may still be on their way.
     sleep(Duration::from_secs(8)).await;
     sendings
+}
+
+/// Has dead letters replayed until nothing is left of them that a replay could mend; tells whether everything came to rest.
+async fn replay(world: &Arc<World>, net: &Arc<Net>) -> bool {
+    let mut operator = Operator::new(world, net);
+    for _ in 0..REPLAYS {
+        // A claim may still be on the wire that was made when the message was dead-lettered already.
+        sleep(LEASE + ACK_WAIT).await;
+        if !operator.replay() {
+            return true;
+        }
+        if !rest(net).await {
+            return false;
+        }
+    }
+    world.note("there is always something to replay");
+    false
 }
 
 /// Waits until all messages are settled; tells whether they are.

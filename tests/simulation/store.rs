@@ -34,6 +34,8 @@ pub struct Store<C> {
 #[derive(Default)]
 struct Claims {
     count: u32,
+    /// The most there were before they were forgotten.
+    most: u32,
     last: BTreeMap<String, OffsetDateTime>,
 }
 
@@ -99,12 +101,12 @@ impl<C: Clock + Clone> Store<C> {
         locked(&self.log).clone()
     }
 
-    /// How often this activity was claimed, as told from outside.
+    /// How often this activity was claimed for one message at the most, as told from outside.
     pub fn claims(&self, tenant: &TenantId, key: &IdempotencyKey) -> u32 {
         let name = (tenant.clone(), key.clone());
         locked(&self.claims)
             .get(&name)
-            .map_or(0, |claims| claims.count)
+            .map_or(0, |claims| claims.count.max(claims.most))
     }
 
     fn begin(&self, begin: &Begin<'_>) -> Result<Begun, StoreError> {
@@ -247,6 +249,17 @@ impl<C: Clock> Store<C> {
         withdrawn
     }
 
+    /// The message of an activity is dead-lettered: what comes of it from now on has all its attempts.
+    fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        let name = (activity.tenant.clone(), activity.key.clone());
+        if let Some(claims) = locked(&self.claims).get_mut(&name) {
+            claims.most = claims.most.max(claims.count);
+            claims.count = 0;
+            claims.last.clear();
+        }
+        at_once(self.memory.forget_claims(activity))
+    }
+
     /// Commits that went through although another turn held the conversation, or a quota was used up.
     pub fn not_allowed(&self) -> Vec<String> {
         locked(&self.not_allowed).clone()
@@ -360,6 +373,10 @@ impl<C: Clock + Clone> TurnStore for Store<C> {
     async fn attempts(&self, activity: &Activity) -> Result<Attempts, StoreError> {
         self.memory.attempts(activity).await
     }
+
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        self.forget_claims(activity)
+    }
 }
 
 /// A lease on its way over the wire.
@@ -433,7 +450,7 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
         };
         let begun = self.call("begin", effect).await?;
         let answer = match &begun {
-            Begun::Applied(outbox) => format!("applied, {} to publish", outbox.len()),
+            Begun::Applied(record) => format!("applied, {} to publish", record.outbox.len()),
             Begun::Busy { .. } => "busy".to_owned(),
             Begun::Ready(opening) => {
                 let wait = opening.wait.as_ref().map(|wait| wait.key.as_str());
@@ -547,5 +564,11 @@ impl<C: Clock + Clone> TurnStore for StorePort<C> {
             at_once(store.memory.attempts(&activity))
         })
         .await
+    }
+
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        let activity = activity.clone();
+        self.call("forget claims", move |store| store.forget_claims(&activity))
+            .await
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use greentic_worker::model::{Headers, IdempotencyKey, TenantId, header};
+use greentic_worker::model::{Activity, Headers, IdempotencyKey, TenantId, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,6 +24,11 @@ pub struct Sent {
     pub after: Vec<IdempotencyKey>,
     headers: Headers,
     body: String,
+}
+
+/// What follows an id in the name of a message: nothing, or what tells it apart from another one of that id.
+fn is_own_name(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(':')
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +59,6 @@ pub struct Talk {
     pub sendings: Arc<Sendings>,
     pub tenant: TenantId,
     pub number: usize,
-    pub user: u64,
 }
 
 impl Talk {
@@ -134,6 +138,9 @@ impl Talk {
         world.count("messages sent");
         locked(&self.sendings.0).push(sent.clone());
         sent.send(&self.net);
+        if kind != Kind::Poison && world.odds(world.plan.reuse) {
+            self.reuse(&sent);
+        }
         if world.chance(world.plan.twice) {
             world.count("messages sent twice");
             let (net, sent, later) = (Arc::clone(&self.net), sent.clone(), world.millis(0..8_000));
@@ -145,16 +152,44 @@ impl Talk {
         (kind, sent.key)
     }
 
+    /// Sends another message under the same id some time later, in this conversation or in another one: ids that are unique
+    /// only inside a chat.
+    fn reuse(&self, sent: &Sent) {
+        let (world, net) = (Arc::clone(&self.world), Arc::clone(&self.net));
+        let conversations = world.plan.conversations;
+        let number = match world.odds(300) {
+            true => self.number,
+            false => (self.number + 1) % conversations,
+        };
+        let id = sent.key.to_string();
+        let mut headers = Headers::default();
+        headers.push(header::IDEMPOTENCY_KEY, &id);
+        let text = format!("not {id}");
+        let other = Sent {
+            conversation: format!("c{number}"),
+            kind: Kind::Plain,
+            after: Vec::new(),
+            headers,
+            body: body(&id, &text, (number, &world), None).to_string(),
+            ..sent.clone()
+        };
+        let (sendings, times) = (Arc::clone(&self.sendings), world.pick(1..3));
+        tokio::spawn(async move {
+            for time in 0..times {
+                sleep(world.millis(0..4_000)).await;
+                if time == 0 {
+                    world.count("messages under the id of another one");
+                    locked(&sendings.0).push(other.clone());
+                }
+                other.send(&net);
+            }
+        });
+    }
+
     fn body(&self, id: &str, echo: Option<String>) -> Value {
         let world = &self.world;
         let text = if world.odds(200) { "again" } else { id };
-        json!({
-            "id": id,
-            "from": {"id": format!("u{}", self.user)},
-            "reply_scope": {"conversation": format!("c{}", self.number), "correlation": echo},
-            "text": text,
-            "metadata": {"slot": format!("slot{}", world.pick(0..2))},
-        })
+        body(id, text, (self.number, world), echo)
     }
 
     /// Which question is answered: none by name, the last one, or any.
@@ -216,7 +251,46 @@ impl Talk {
     }
 }
 
+/// What is said in the conversation of this number.
+fn body(id: &str, text: &str, (number, world): (usize, &World), echo: Option<String>) -> Value {
+    json!({
+        "id": id,
+        "from": {"id": format!("u{}", number as u64 % world.plan.users)},
+        "reply_scope": {"conversation": format!("c{number}"), "correlation": echo},
+        "text": text,
+        "metadata": {"slot": format!("slot{}", world.pick(0..2))},
+    })
+}
+
 impl Sent {
+    /// Whether an activity says what this message says, as its user, in its conversation. Told from the body alone.
+    pub fn is_said_by(&self, activity: &Activity) -> bool {
+        let Ok(body) = serde_json::from_str::<Value>(&self.body) else {
+            return false;
+        };
+        let same = |pointer| activity.payload.pointer(pointer) == body.pointer(pointer);
+        let name = activity.key.as_str();
+        let rest = name.strip_prefix(self.key.as_str());
+        activity.tenant == self.tenant
+            && rest.is_some_and(is_own_name)
+            && [
+                "/text",
+                "/from/id",
+                "/reply_scope/conversation",
+                "/metadata",
+            ]
+            .into_iter()
+            .all(same)
+    }
+
+    /// Whether a dead letter is this message.
+    pub fn is_in(&self, dead: &Published) -> bool {
+        let rest = dead
+            .header(header::IDEMPOTENCY_KEY)
+            .strip_prefix(self.key.as_str());
+        dead.tenant == self.tenant && rest.is_some_and(is_own_name) && dead.body() == self.body
+    }
+
     /// Hands it to the servers, once more perhaps.
     pub fn send(&self, net: &Net) {
         net.send(&self.tenant, self.headers.clone(), self.body.clone());

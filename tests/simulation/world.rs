@@ -70,6 +70,8 @@ pub struct Plan {
     pub poison: u32,
     /// A message fails in its flow, or is none.
     pub broken: u32,
+    /// A provider gives a message the id of another one.
+    pub reuse: u32,
     /// Open waits that a user may have.
     pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
@@ -108,6 +110,7 @@ impl Plan {
             tenants: rng.usize(1..=2),
             calm,
             refused: None,
+            reuse: 0,
             waits_per_user: Quotas::default().waits_per_user,
         }
     }
@@ -147,6 +150,7 @@ impl Plan {
             poison: 150,
             broken: 0,
             refused: None,
+            reuse: 0,
             waits_per_user: self.waits_per_user,
         };
     }
@@ -165,6 +169,9 @@ impl World {
         let mut plan = Plan::draw(&mut rng);
         if seed % 16 == 12 {
             plan.refusal();
+        }
+        if matches!(seed % 16, 4 | 9) {
+            plan.reuse = 250;
         }
         if seed % 8 == 7 {
             // Fewer than users open.

@@ -12,8 +12,8 @@ use crate::model::{
     Activity, EnvId, IdempotencyKey, Outbound, STATE_KEY_OVERHEAD, TeamId, TenantId, UserId,
 };
 use crate::ports::{
-    Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Lease, LeaseScope, Opening,
-    QuotaExcess, StateSlot, StoreError, StoredState, TurnStore,
+    AppliedRecord, Attempts, Begin, Begun, Claim, Clock, Commit, Committed, Lease, LeaseScope,
+    Opening, QuotaExcess, StateSlot, StoreError, StoredState, TurnStore,
 };
 
 /// Sessions, state and the record of what was applied, in memory.
@@ -26,7 +26,7 @@ pub struct MemoryStore<C> {
 #[derive(Default)]
 struct Tables {
     waits: Waits,
-    applied: HashMap<ActivityName, Lasting<Vec<Outbound>>>,
+    applied: HashMap<ActivityName, Lasting<AppliedRecord>>,
     claims: HashMap<ActivityName, Lasting<u32>>,
     failures: HashMap<ActivityName, Lasting<u32>>,
     leases: HashMap<LeaseName, Lasting<String>>,
@@ -168,7 +168,11 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         if !commit.state_written.is_empty() {
             tables.write_state(commit);
         }
-        let record = Self::lasting(commit.outbox.to_vec(), now, self.dedupe_window);
+        let record = AppliedRecord {
+            content: Some(activity.content),
+            outbox: commit.outbox.to_vec(),
+        };
+        let record = Self::lasting(record, now, self.dedupe_window);
         tables.applied.insert(name(activity), record);
         tables.leases.remove(&lease_name(activity));
         if let Some(lease) = commit.lease {
@@ -184,7 +188,7 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
         let (mut tables, _) = self.open()?;
         if let Some(record) = tables.applied.get_mut(&name(activity)) {
-            record.value.clear();
+            record.value.outbox.clear();
         }
         Ok(())
     }
@@ -196,7 +200,7 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
     ) -> Result<(), StoreError> {
         let (mut tables, _) = self.open()?;
         if let Some(record) = tables.applied.get_mut(&name(activity)) {
-            record.value = rest.to_vec();
+            record.value.outbox = rest.to_vec();
         }
         Ok(())
     }
@@ -248,6 +252,13 @@ impl<C: Clock> TurnStore for MemoryStore<C> {
         {
             claims.value = claims.value.saturating_sub(1);
         }
+        Ok(())
+    }
+
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        let (mut tables, _) = self.open()?;
+        tables.claims.remove(&name(activity));
+        tables.failures.remove(&name(activity));
         Ok(())
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use greentic_types::{SessionData, SessionKey};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
+use super::applied;
 use super::keys::{Key, Keys};
 use super::link::{Link, store_error};
 use super::script::{Call, Script};
-use super::store::{Parts, corrupt, millis, outbox, texts};
+use super::store::{Parts, corrupt, millis, texts};
 use crate::model::Activity;
 use crate::ports::{Begin, Begun, Lease, Opening, ParkedWait, StateSlot, StoreError, StoredState};
 
@@ -33,7 +34,7 @@ pub async fn look(link: &Link, keys: &Keys<'_>, begin: &Begin<'_>) -> Result<Beg
     let mut values = values.into_iter();
     let (applied, lease) = (values.next().flatten(), values.next().flatten());
     if let Some(record) = applied {
-        return Ok(Begun::Applied(outbox(&record)?));
+        return Ok(Begun::Applied(applied::read(&record)?));
     }
     if lease.is_some() {
         let lasts = redis::cmd("PTTL").arg(keys.lease()).take();
@@ -159,7 +160,7 @@ pub fn claim<'s>(
 pub fn claimed(answer: Value, begin: &Begin<'_>) -> Result<Begun, StoreError> {
     let mut parts = Parts::of(answer)?;
     match parts.next::<String>()?.as_str() {
-        "applied" => Ok(Begun::Applied(outbox(&parts.next::<Vec<u8>>()?)?)),
+        "applied" => Ok(Begun::Applied(applied::read(&parts.next::<Vec<u8>>()?)?)),
         "busy" => Ok(busy(parts.next()?)),
         _ => Ok(Begun::Ready(Opening {
             claims: parts.next()?,

@@ -5,9 +5,10 @@ use std::time::Duration;
 use greentic_types::SessionKey;
 use redis::Value;
 
+use super::applied;
 use super::keys::Keys;
 use super::script::{Call, Script};
-use super::store::{Parts, millis, outbox};
+use super::store::{Parts, millis};
 use crate::model::STATE_KEY_OVERHEAD;
 use crate::ports::{Commit, Committed, LeaseScope, QuotaExcess, StoreError};
 
@@ -72,7 +73,8 @@ pub fn call<'s>(
         .arg(of_user)
         .arg(attempts.as_ref().map_or(&[][..], |two| two));
 
-    call.json("outbox", commit.outbox)?
+    let content = commit.activity.content;
+    call.json_after(content.as_bytes(), "outbox", commit.outbox)?
         .arg(millis(dedupe_window))
         .arg(commit.lease.map_or(NONE, |lease| lease.token))
         .arg(keys.session_prefix())
@@ -120,7 +122,7 @@ pub fn committed(answer: Value) -> Result<Committed, StoreError> {
             },
             _ => QuotaExcess::Waits,
         })),
-        "applied" => Ok(Committed::AlreadyApplied(outbox(
+        "applied" => Ok(Committed::AlreadyApplied(applied::read(
             &parts.next::<Vec<u8>>()?,
         )?)),
         _ => {

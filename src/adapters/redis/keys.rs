@@ -126,7 +126,8 @@ impl<'a> Keys<'a> {
         Key::of([self.namespace, ":{", tenant, "}:state_bytes:env:", env])
     }
 
-    /// The record that the activity was applied: its outbox as JSON, an empty list once that is published.
+    /// The record that the activity was applied: the digest of its content, and its outbox as JSON, an empty list once that is
+    /// published.
     pub fn applied(&self) -> Key<'a> {
         self.of_activity("}:applied:")
     }

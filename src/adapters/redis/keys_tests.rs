@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::model::{FlowTarget, IdempotencyKey, PackId};
+use crate::model::{Content, ContentDigest, FlowTarget, IdempotencyKey, PackId};
 
 /// All that a key may depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,17 +21,20 @@ struct Place {
 
 impl Place {
     fn activity(&self) -> Activity {
+        let (user, target) = (UserId::new(&self.user).unwrap(), FlowTarget::default());
+        let content = Content::new((&user, None), None, &target, (None, &Value::Null));
         Activity {
+            content: ContentDigest::of(&content),
             env: EnvId::new(&self.env).unwrap(),
             tenant: TenantId::new(&self.tenant).unwrap(),
             key: IdempotencyKey::new("1"),
-            user: UserId::new(&self.user).unwrap(),
+            user,
             team: self.team.as_ref().map(|team| TeamId::new(team).unwrap()),
             reply_scope: None,
             channel: String::new(),
             session_id: "s".to_owned(),
             from: None,
-            target: FlowTarget::default(),
+            target,
             caller: None,
             trace: None,
             payload: Value::Null.into(),

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use redis::{Cmd, ErrorKind, Pipeline, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
+use super::applied::PublishedRecord;
 use super::link::Link;
-
-/// What an outbox is once it is published: nothing.
-const PUBLISHED: &str = "[]";
 
 /// The most notes in one call.
 const MAX_BATCH: usize = 512;
@@ -19,6 +17,7 @@ pub struct Notes(mpsc::UnboundedSender<Note>);
 /// A record to shrink, and whoever waits for that.
 struct Note {
     applied: String,
+    record: PublishedRecord,
     written: oneshot::Sender<RedisResult<()>>,
 }
 
@@ -32,12 +31,15 @@ impl Notes {
     }
 
     /// Shrinks the record of an applied activity to a marker, and waits until that is done.
-    pub async fn write(&self, applied: String) -> RedisResult<()> {
+    pub async fn write(&self, applied: String, record: PublishedRecord) -> RedisResult<()> {
         let (written, done) = oneshot::channel();
         let ended = || (ErrorKind::Io, "nothing writes notes any more").into();
-        self.0
-            .send(Note { applied, written })
-            .map_err(|_| ended())?;
+        let note = Note {
+            applied,
+            record,
+            written,
+        };
+        self.0.send(note).map_err(|_| ended())?;
         done.await.unwrap_or_else(|_| Err(ended()))
     }
 }
@@ -48,8 +50,8 @@ async fn write(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Note>) {
         let mut calls = Pipeline::with_capacity(notes.len());
         for note in &notes {
             // XX and KEEPTTL: a record that has expired stays away, one that is there expires when it would have.
-            let mut call = Cmd::with_capacity(5, note.applied.len() + 16);
-            call.arg("SET").arg(&note.applied).arg(PUBLISHED);
+            let mut call = Cmd::with_capacity(5, note.applied.len() + 32);
+            call.arg("SET").arg(&note.applied).arg(&note.record[..]);
             call.arg("XX").arg("KEEPTTL");
             calls.add_command(call).ignore();
         }

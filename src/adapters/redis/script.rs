@@ -1,6 +1,8 @@
 //! Scripts and their calls. The client's own calls keep each key and argument in a list of its own; these are written
 //! into one buffer, since a turn has some thirty of them.
 
+use std::io::Write;
+
 use redis::{Cmd, ErrorKind, RedisResult, RedisWrite, ServerErrorKind, ToRedisArgs, Value, cmd};
 use serde::Serialize;
 
@@ -50,7 +52,20 @@ impl Call<'_> {
         what: &str,
         value: &(impl Serialize + ?Sized),
     ) -> Result<&mut Self, StoreError> {
-        serde_json::to_writer(self.command.writer_for_next_arg(), value)
+        self.json_after(&[], what, value)
+    }
+
+    /// The same, behind some other bytes.
+    pub fn json_after(
+        &mut self,
+        before: &[u8],
+        what: &str,
+        value: &(impl Serialize + ?Sized),
+    ) -> Result<&mut Self, StoreError> {
+        let mut argument = self.command.writer_for_next_arg();
+        let written = argument.write_all(before).map_err(serde_json::Error::io);
+        written
+            .and_then(|()| serde_json::to_writer(argument, value))
             .map_err(|error| corrupt(what, &error))?;
         Ok(self)
     }

@@ -11,7 +11,7 @@ use super::keys::Keys;
 use super::link::{Link, store_error};
 use super::notes::Notes;
 use super::script::{Call, Script};
-use super::{Config, begin, commit, keys, probe, server};
+use super::{Config, applied, begin, commit, keys, probe, server};
 use crate::adapters::patience::wait_for;
 use crate::model::{Activity, EnvId, Outbound, Problems, Severity, TenantId};
 use crate::ports::{
@@ -191,8 +191,9 @@ impl TurnStore for RedisStore {
     }
 
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {
-        let applied = self.keys(activity).applied().to_string();
-        self.notes.write(applied).await.map_err(store_error)
+        let name = self.keys(activity).applied().to_string();
+        let note = self.notes.write(name, applied::published(activity));
+        note.await.map_err(store_error)
     }
 
     async fn published_but(
@@ -201,10 +202,11 @@ impl TurnStore for RedisStore {
         rest: &[Outbound],
     ) -> Result<(), StoreError> {
         let keys = self.keys(activity);
-        let rest = serde_json::to_vec(rest).map_err(|error| corrupt("outbox", &error))?;
+        let mut record = activity.content.as_bytes().to_vec();
+        serde_json::to_writer(&mut record, rest).map_err(|error| corrupt("outbox", &error))?;
         // As a note does it: a record that has expired stays away, one that is there expires when it would have.
         let mut set = redis::cmd("SET");
-        set.arg(keys.applied()).arg(rest).arg("XX").arg("KEEPTTL");
+        set.arg(keys.applied()).arg(record).arg("XX").arg("KEEPTTL");
         let done: Result<Value, _> = self.link.query(&set).await;
         done.map(drop).map_err(store_error)
     }
@@ -255,11 +257,14 @@ impl TurnStore for RedisStore {
             open: claimed.saturating_sub(failed),
         })
     }
-}
 
-/// The outbox in a record of an applied activity.
-pub fn outbox(json: &[u8]) -> Result<Vec<Outbound>, StoreError> {
-    serde_json::from_slice(json).map_err(|error| corrupt("outbox", &error))
+    async fn forget_claims(&self, activity: &Activity) -> Result<(), StoreError> {
+        let keys = self.keys(activity);
+        let mut delete = redis::cmd("DEL");
+        delete.arg(keys.claims()).arg(keys.failures());
+        let done: Result<Value, _> = self.link.query(&delete).await;
+        done.map(drop).map_err(store_error)
+    }
 }
 
 /// Values that are text.

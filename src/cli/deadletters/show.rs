@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::adapters::nats::dead_letters::DeadLetter;
-use crate::model::header;
+use crate::model::{Headers, header};
 use crate::worker::dead_letter;
 
 /// The names of a row's columns. Rows are printed as they come, so the columns have fixed widths.
@@ -34,7 +34,12 @@ pub fn row(letter: &DeadLetter) -> String {
 
 /// The activity's name, or a dash.
 pub fn name(letter: &DeadLetter) -> String {
-    dead_letter::name(&letter.headers, &letter.body).map_or("-".to_owned(), |name| plain(&name))
+    name_in(&letter.headers, &letter.body)
+}
+
+/// The name that these headers and this body give an activity, or a dash.
+pub fn name_in(headers: &Headers, body: &[u8]) -> String {
+    dead_letter::name(headers, body).map_or("-".to_owned(), |name| plain(&name))
 }
 
 /// All of it, for a person.

@@ -111,7 +111,8 @@ async fn a_published_record_shrinks_and_keeps_its_life() {
     turn.done(&redis, &activity).await;
     redis.store.published(&activity).await.unwrap();
     let applied = redis.keys(&activity).applied().to_string();
-    assert_eq!(redis.run::<String>(&["GET", &applied]).await, "[]");
+    let record = redis.run::<String>(&["GET", &applied]).await;
+    assert_eq!(record, format!("{}[]", activity.content));
     check_lives(&redis, &mut [(applied, Some(DEDUPE_WINDOW))]).await;
 }
 

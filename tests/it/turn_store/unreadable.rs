@@ -8,7 +8,7 @@ use greentic_worker::ports::{
 
 use super::backend::Redis;
 use crate::contract::talk::{
-    LEASE, Talk, Turn, begin, exclusive, found, ready, session_data, slot,
+    LEASE, Talk, Turn, begin, exclusive, found, ready, reply, session_data, slot,
 };
 
 async fn begins(
@@ -233,4 +233,27 @@ async fn a_lease_that_never_ends_is_waited_for() {
     };
     assert!(!retry_after.is_zero());
     Turn::default().conflicts(&redis, &activity).await;
+}
+
+/// Workers of the version before know of no digests, and are replaced one by one.
+#[tokio::test]
+async fn a_record_without_a_digest_is_its_outbox_and_keeps_no_message_out() {
+    let redis = Redis::start().await;
+    let activity = Talk::of(&redis).says("1");
+    let record = redis.keys(&activity).applied().to_string();
+    let outbox = serde_json::to_string(&[reply("hi")]).unwrap();
+    for (stored, expected) in [(outbox.as_str(), 1), ("[]", 0)] {
+        let _: () = redis.run(&["SET", &record, stored]).await;
+        for claim in [Claim::Optimistic, exclusive("me")] {
+            let begun = begins(&redis, &activity, claim, &[]).await.unwrap();
+            let Begun::Applied(found) = begun else {
+                panic!("{begun:?}")
+            };
+            assert_eq!((found.content, found.outbox.len()), (None, expected));
+        }
+        let Committed::AlreadyApplied(found) = commits(&redis, &activity).await.unwrap() else {
+            panic!("it is applied")
+        };
+        assert_eq!((found.content, found.outbox.len()), (None, expected));
+    }
 }

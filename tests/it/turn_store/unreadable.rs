@@ -140,7 +140,8 @@ async fn keys_of_another_type_are_corrupt_and_nothing_is_half_applied() {
         let _: i64 = redis.run(&["HSET", &key, "a", "b"]).await;
         if key != user_waits {
             check_corrupt(begins(&redis, &activity, exclusive("me"), &[]).await, "key");
-            let _: i64 = redis.run(&["DEL", &keys.claims().to_string()]).await;
+            let attempts = [keys.claims().to_string(), keys.failures().to_string()];
+            let _: i64 = redis.run(&["DEL", &attempts[0], &attempts[1]]).await;
         }
         // A look takes it for nothing; no turn gets further than its commit.
         let begun = begins(&redis, &activity, Claim::Optimistic, &[]).await;

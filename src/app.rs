@@ -5,6 +5,7 @@ mod bounds;
 mod config;
 mod control;
 mod embedding;
+mod limits;
 mod load;
 mod reload;
 mod threads;
@@ -28,7 +29,7 @@ pub use threads::TurnThreads;
 use crate::adapters::compute::ComputePool;
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
-use crate::adapters::nats::{self, Nats};
+use crate::adapters::nats::{self, Nats, UNREADABLE_HEADERS};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
@@ -276,6 +277,10 @@ impl Look {
             health.redis_up(answers);
             self.refusals();
             self.metrics.replies_dropped(self.nats.dropped_replies());
+            for (tenant, messages) in self.nats.dead_lettered() {
+                self.metrics
+                    .dead_lettered(&tenant, UNREADABLE_HEADERS, messages);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

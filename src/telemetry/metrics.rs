@@ -20,7 +20,10 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::components::ComponentMetrics;
 use super::compute::ComputeMetrics;
+use super::exposition::{Exposition, in_prometheus_text};
 use super::health::{Health, Refused};
+use super::limits::{LimitMetrics, Limits};
+use super::process;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use super::unserved::UnservedMetrics;
 use crate::budget::MemoryBudget;
@@ -35,6 +38,8 @@ const DURATION_BUCKETS: [f64; 13] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The metrics that have no prefix.
+    process: Registry,
     health: Arc<Health>,
     families: Families,
     unserved: UnservedMetrics,
@@ -43,6 +48,21 @@ pub struct Metrics {
     /// The tenants of which packs are left out.
     left_out: Mutex<Vec<TenantId>>,
     compute: ComputeMetrics,
+    components: Option<ComponentMetrics>,
+    limits: Option<LimitMetrics>,
+    labels: KnownLabels,
+}
+
+/// Label values that are known before anything is counted under them. Each tenant's counters have them from when it is bound,
+/// with zero: the first increase of a counter that was not there before is one that nobody sees.
+#[derive(Clone, Debug, Default)]
+pub struct KnownLabels {
+    /// The codes of dead letters.
+    pub codes: Vec<&'static str>,
+    /// What of a tenant can be refused.
+    pub parts: Vec<&'static str>,
+    /// The reasons of refusals.
+    pub reasons: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -145,15 +165,35 @@ impl Metrics {
         }
         let compute = ComputeMetrics::default();
         compute.register(&mut registry);
+        let mut process = Registry::default();
+        process::register(&mut process);
         Self {
             families,
             unserved: UnservedMetrics::register(&mut registry),
             registry,
+            process,
             health,
             refused: Mutex::default(),
             left_out: Mutex::default(),
             compute,
+            components: None,
+            limits: None,
+            labels: KnownLabels::default(),
         }
+    }
+
+    /// Has the counters of each tenant begin with zero under these labels.
+    #[must_use]
+    pub fn with_labels(mut self, labels: KnownLabels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Shows these limits, too.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(LimitMetrics::register(&mut self.registry, limits));
+        self
     }
 
     /// What is counted of runs that compute for long.
@@ -171,6 +211,7 @@ impl Metrics {
     #[must_use]
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
+        self.components = Some(components.clone());
         self
     }
 
@@ -188,9 +229,34 @@ impl Metrics {
 
     /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.
     pub fn tenant(&self, tenant: &TenantId) -> TenantMetrics {
+        if let Some(limits) = &self.limits {
+            limits.show(tenant);
+        }
         let tenant: Arc<str> = tenant.as_str().into();
         self.compute.begin(&tenant);
+        if let Some(components) = &self.components {
+            components.begin(&tenant);
+        }
+        self.families.begin(&tenant, &self.labels);
         self.families.of(tenant, self.health.clone())
+    }
+
+    /// Counts messages that were dead-lettered before a turn could be made of them.
+    pub fn dead_lettered(&self, tenant: &TenantId, code: &'static str, messages: u64) {
+        let tenant: Arc<str> = tenant.as_str().into();
+        let message = Message {
+            tenant: Arc::clone(&tenant),
+            outcome: Outcome::DeadLettered,
+        };
+        self.families
+            .messages
+            .get_or_create(&message)
+            .inc_by(messages);
+        let letter = DeadLetter { tenant, code };
+        self.families
+            .dead_letters
+            .get_or_create(&letter)
+            .inc_by(messages);
     }
 
     /// Takes the age of the last pull away of a tenant that is not pulled for any more: it would only grow.
@@ -247,19 +313,20 @@ impl Metrics {
         *before = packs.keys().cloned().collect();
     }
 
-    /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
+    /// All of them as a page in this format.
     ///
     /// # Errors
     /// If one of them cannot be written as text.
-    pub fn render(&self) -> Result<String, fmt::Error> {
+    pub fn render(&self, format: Exposition) -> Result<String, fmt::Error> {
         let mut page = String::new();
-        text::encode(&mut page, &self.registry)?;
+        text::encode_registry(&mut page, &self.registry)?;
+        text::encode_registry(&mut page, &self.process)?;
+        match format {
+            Exposition::OpenMetrics => text::encode_eof(&mut page)?,
+            Exposition::Prometheus => page = in_prometheus_text(&page),
+        }
         Ok(page)
     }
-
-    /// What [`Metrics::render`] gives.
-    pub const CONTENT_TYPE: &'static str =
-        "application/openmetrics-text; version=1.0.0; charset=utf-8";
 }
 
 impl Families {
@@ -331,6 +398,26 @@ impl Families {
             ),
             turn_duration,
             last_pull,
+        }
+    }
+
+    /// Has the counters with labels besides the tenant begin with zero.
+    fn begin(&self, tenant: &Arc<str>, labels: &KnownLabels) {
+        for code in &labels.codes {
+            let (tenant, code) = (Arc::clone(tenant), *code);
+            let letter = DeadLetter { tenant, code };
+            self.dead_letters.get_or_create(&letter).inc_by(0);
+        }
+        for part in &labels.parts {
+            for reason in &labels.reasons {
+                let tenant = Arc::clone(tenant);
+                let refused = RefusedPart {
+                    tenant,
+                    part,
+                    reason,
+                };
+                self.refusals.get_or_create(&refused).inc_by(0);
+            }
         }
     }
 

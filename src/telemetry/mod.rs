@@ -2,10 +2,13 @@
 
 mod components;
 mod compute;
+mod exposition;
 mod health;
+mod limits;
 mod logs;
 mod memory;
 mod metrics;
+mod process;
 mod span;
 mod tenant;
 mod threads;
@@ -28,9 +31,11 @@ use crate::model::{Problem, Problems};
 
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use compute::ComputeMetrics;
+pub use exposition::Exposition;
 pub use health::{HEARTBEAT, Health, NotReady, Refused, Stall};
+pub use limits::{Limits, TenantLimits};
 pub use logs::printable;
-pub use metrics::{Metrics, Reload};
+pub use metrics::{KnownLabels, Metrics, Reload};
 pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};
 pub use threads::{Occupied, occupied};

@@ -133,7 +133,7 @@ async fn the_metrics_page_says_what_happened() {
     let health = Arc::new(Health::new(Duration::from_secs(60)));
     let metrics = Metrics::new(health.clone());
     let tenant = metrics.tenant(&tenant());
-    let page = metrics.render().unwrap();
+    let page = metrics.render(Exposition::OpenMetrics).unwrap();
     assert!(
         page.contains(
             "greentic_worker_messages_total{tenant=\"dev.local\",outcome=\"finished\"} 0\n"
@@ -159,15 +159,15 @@ async fn the_metrics_page_says_what_happened() {
     tokio::time::advance(Duration::from_secs(20)).await;
     assert_eq!(health.live(), Ok(()));
 
-    let page = metrics.render().unwrap();
+    let page = metrics.render(Exposition::OpenMetrics).unwrap();
     let mut lines: Vec<&str> = page
         .lines()
-        .filter(|line| !line.starts_with('#') && !line.contains("_bucket"))
+        .filter(|line| line.starts_with("greentic_worker_") && !line.contains("_bucket"))
         .collect();
     lines.sort_unstable();
     assert_eq!(lines.join("\n"), EXPECTED_PAGE);
     drop(second);
-    let page = metrics.render().unwrap();
+    let page = metrics.render(Exposition::OpenMetrics).unwrap();
     assert!(
         page.contains("greentic_worker_turns_in_flight{tenant=\"dev.local\"} 0\n"),
         "{page}"
@@ -219,7 +219,7 @@ fn a_refusal_is_a_gauge_while_it_lasts_and_a_count() {
     let metrics = Metrics::new(Arc::new(Health::new(Duration::from_secs(60))));
     let labels = r#"{tenant="dev.local",part="outbound",reason="permission"}"#;
     let check = |lasts: u32, begun: u32| {
-        let page = metrics.render().unwrap();
+        let page = metrics.render(Exposition::OpenMetrics).unwrap();
         for (name, value) in [("tenant_refused", lasts), ("tenant_refusals_total", begun)] {
             let line = format!("greentic_worker_{name}{labels} {value}\n");
             assert!(page.contains(&line), "no {line} in {page}");
@@ -244,11 +244,12 @@ fn the_document_names_every_metric_and_no_other() {
     memory.tenant(&tenant());
     let metrics = Metrics::new(health)
         .with_components(&components)
+        .with_limits(limits())
         .with_memory(&memory);
     metrics.tenant(&tenant()).dead_letter("code");
     metrics.refused(&[refused()]);
     metrics.left_out(&[(tenant(), 1)].into());
-    let page = metrics.render().unwrap();
+    let page = metrics.render(Exposition::OpenMetrics).unwrap();
     let mut counted: Vec<&str> = page
         .lines()
         .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
@@ -258,18 +259,94 @@ fn the_document_names_every_metric_and_no_other() {
     let document = include_str!("../../docs/metrics.md");
     let mut named: Vec<&str> = document
         .lines()
-        .filter_map(|line| line.strip_prefix("| `greentic_worker_"))
+        .filter_map(|line| line.strip_prefix("| `"))
         .filter_map(|line| line.split('`').next())
+        .filter(|name| name.starts_with("greentic_worker_") || name.starts_with("process_"))
         .collect();
+    let is_once = named.len();
     for names in [&mut counted, &mut named] {
         names.sort_unstable();
         names.dedup();
     }
-    let counted: Vec<&str> = counted
-        .iter()
-        .filter_map(|name| name.strip_prefix("greentic_worker_"))
-        .collect();
+    assert_eq!(named.len(), is_once, "a metric has two rows");
+    // A system without /proc has none of the process.
+    if !counted.iter().any(|name| name.starts_with("process_")) {
+        named.retain(|name| !name.starts_with("process_"));
+    }
     assert_eq!(named, counted);
+}
+
+fn limits() -> Limits {
+    let everyone = TenantLimits {
+        turns: 256,
+        state_bytes: Some(1 << 30),
+        user_state_bytes: Some(1 << 23),
+    };
+    let own = TenantLimits {
+        turns: 3,
+        state_bytes: None,
+        ..everyone
+    };
+    Limits {
+        turns: 256,
+        attempts: 5,
+        turn_timeout: Duration::from_millis(30_500),
+        wait_ttl: Duration::from_secs(60),
+        payload_bytes: 1 << 20,
+        user_waits: 100,
+        compute_threads: 2,
+        everyone,
+        tenants: [(TenantId::new("own").unwrap(), own)].into(),
+    }
+}
+
+#[test]
+fn a_tenant_has_the_limits_of_everyone_or_its_own() {
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let metrics = Metrics::new(health).with_limits(limits());
+    metrics.tenant(&tenant());
+    metrics.tenant(&TenantId::new("own").unwrap());
+    let page = metrics.render(Exposition::OpenMetrics).unwrap();
+    for line in [
+        "greentic_worker_turns_in_flight_limit 256",
+        "greentic_worker_turn_timeout_seconds 30.5",
+        "greentic_worker_tenant_turns_in_flight_limit{tenant=\"dev.local\"} 256",
+        "greentic_worker_tenant_turns_in_flight_limit{tenant=\"own\"} 3",
+        "greentic_worker_state_limit_bytes{tenant=\"dev.local\"} 1073741824",
+        "greentic_worker_user_state_limit_bytes{tenant=\"own\"} 8388608",
+    ] {
+        assert!(page.contains(line), "no {line} in {page}");
+    }
+    let unlimited = "state_limit_bytes{tenant=\"own\"}";
+    assert_eq!(page.matches(unlimited).count(), 1, "{page}");
+}
+
+#[test]
+fn what_is_known_before_it_happens_is_counted_from_zero() {
+    let labels = KnownLabels {
+        codes: vec!["panic", "no_such_flow"],
+        parts: vec!["inbound"],
+        reasons: vec!["permission"],
+    };
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let metrics = Metrics::new(health)
+        .with_components(&ComponentMetrics::default())
+        .with_labels(labels);
+    let own = metrics.tenant(&tenant());
+    own.dead_letter("panic");
+    metrics.dead_lettered(&tenant(), "unreadable_headers", 2);
+    let page = metrics.render(Exposition::OpenMetrics).unwrap();
+    for line in [
+        "dead_letters_total{tenant=\"dev.local\",code=\"panic\"} 1",
+        "dead_letters_total{tenant=\"dev.local\",code=\"no_such_flow\"} 0",
+        "dead_letters_total{tenant=\"dev.local\",code=\"unreadable_headers\"} 2",
+        "messages_total{tenant=\"dev.local\",outcome=\"dead_lettered\"} 2",
+        "tenant_refusals_total{tenant=\"dev.local\",part=\"inbound\",reason=\"permission\"} 0",
+        "component_calls_total{tenant=\"dev.local\",outcome=\"dropped\"} 0",
+        "component_refusals_total{tenant=\"dev.local\",capability=\"http\"} 0",
+    ] {
+        assert!(page.contains(line), "no {line} in {page}");
+    }
 }
 
 #[test]
@@ -370,7 +447,10 @@ fn memory_is_told_by_tenant_and_kind() {
     let memory = MemoryBudget::new(1000);
     let _held = memory.tenant(&tenant()).charge(MemoryKind::Turns, 7);
     let health = Arc::new(Health::new(Duration::from_secs(60)));
-    let page = Metrics::new(health).with_memory(&memory).render().unwrap();
+    let page = Metrics::new(health)
+        .with_memory(&memory)
+        .render(Exposition::OpenMetrics)
+        .unwrap();
     for line in [
         "greentic_worker_memory_limit_bytes 1000",
         "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"turns\"} 7",

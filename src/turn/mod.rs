@@ -6,6 +6,7 @@
 //! applied.
 
 mod bounds;
+mod codes;
 mod compute;
 mod dead_letter;
 mod ended;
@@ -26,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use bounds::Bounds;
+pub use codes::DEAD_LETTER_CODES;
 pub use dead_letter::REPLY_UNDELIVERABLE;
 pub use ended::{Applied, Ended};
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};

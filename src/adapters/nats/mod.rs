@@ -34,9 +34,11 @@ mod topology;
 mod unreadable;
 mod unserved;
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -58,7 +60,8 @@ use link::Link;
 use outbound::Outbound;
 use stored::Consumers;
 use topology::Topology;
-use unreadable::Unreadable;
+pub use unreadable::UNREADABLE_HEADERS;
+use unreadable::{DeadLettered, Unreadable};
 
 /// A connection to NATS that messages come from and go to.
 pub struct Nats {
@@ -72,6 +75,7 @@ enum Delivering {
         consumers: Consumers,
         outbound: Arc<Outbound>,
         dropped: Dropped,
+        dead_lettered: DeadLettered,
     },
     Core(core::Queues),
 }
@@ -92,7 +96,12 @@ impl Nats {
             DeliveryMode::JetStream => {
                 let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
                 let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
-                let unreadable = Unreadable::new(Arc::clone(&link), Arc::clone(&outbound));
+                let dead_lettered = DeadLettered::default();
+                let unreadable = Unreadable::new(
+                    Arc::clone(&link),
+                    Arc::clone(&outbound),
+                    Arc::clone(&dead_lettered),
+                );
                 let dropped = Dropped::default();
                 let (weak, weak_topology) = (Arc::downgrade(&link), Arc::downgrade(&topology));
                 tokio::spawn(drops::watch(weak, weak_topology, Arc::clone(&dropped)));
@@ -101,6 +110,7 @@ impl Nats {
                     outbound,
                     topology,
                     dropped,
+                    dead_lettered,
                 }
             }
         };
@@ -126,6 +136,17 @@ impl Nats {
         match &self.delivery {
             Delivering::JetStream { dropped, .. } => dropped.swap(0, Ordering::Relaxed),
             Delivering::Core(_) => 0,
+        }
+    }
+
+    /// How many messages of each tenant were dead-lettered because of their headers since this was asked last.
+    pub fn dead_lettered(&self) -> BTreeMap<TenantId, u64> {
+        match &self.delivery {
+            Delivering::JetStream { dead_lettered, .. } => {
+                let mut counts = dead_lettered.lock().unwrap_or_else(PoisonError::into_inner);
+                mem::take(&mut *counts)
+            }
+            Delivering::Core(_) => BTreeMap::new(),
         }
     }
 

@@ -26,6 +26,7 @@ mod kill_points;
 mod load_balancer_safety;
 mod long_turns;
 mod messages;
+mod metrics;
 mod multi_pack;
 mod multi_wait;
 mod nats;

@@ -1,6 +1,7 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
 mod assembly;
+mod backlog;
 mod bounds;
 mod config;
 mod control;
@@ -88,6 +89,7 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     metrics: Arc<Metrics>,
     live: Arc<Live>,
     unserved_every: Duration,
+    backlog_every: Duration,
 }
 
 impl App {
@@ -199,6 +201,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             live,
             unserved_every: settings.nats.unserved_every,
+            backlog_every: settings.nats.backlog_every,
         };
         Ok((app, reloading))
     }
@@ -214,8 +217,20 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             live,
             unserved_every,
+            backlog_every,
         } = self;
         let over = CancellationToken::new();
+        let backlog = backlog::watch(
+            Arc::clone(&nats),
+            Arc::clone(&live),
+            Arc::clone(&metrics),
+            backlog_every,
+        );
+        let (running, shown) = (stop.clone(), Arc::clone(&metrics));
+        tokio::spawn(async move {
+            running.run_until_cancelled_owned(backlog).await;
+            shown.backlog().clear();
+        });
         let unserved = unserved::watch(
             Arc::clone(&nats),
             live,

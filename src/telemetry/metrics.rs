@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::backlog::BacklogMetrics;
 use super::components::ComponentMetrics;
 use super::compute::ComputeMetrics;
 use super::exposition::{Exposition, in_prometheus_text};
@@ -43,6 +44,7 @@ pub struct Metrics {
     health: Arc<Health>,
     families: Families,
     unserved: UnservedMetrics,
+    backlog: BacklogMetrics,
     /// What the gauge of refusals has at 1.
     refused: Mutex<HashSet<RefusedPart>>,
     /// The tenants of which packs are left out.
@@ -170,6 +172,7 @@ impl Metrics {
         Self {
             families,
             unserved: UnservedMetrics::register(&mut registry),
+            backlog: BacklogMetrics::register(&mut registry),
             registry,
             process,
             health,
@@ -218,6 +221,11 @@ impl Metrics {
     /// The messages that nobody takes.
     pub fn unserved_messages(&self) -> &UnservedMetrics {
         &self.unserved
+    }
+
+    /// The messages that wait.
+    pub fn backlog(&self) -> &BacklogMetrics {
+        &self.backlog
     }
 
     /// What is counted of memory, too.

@@ -1,5 +1,6 @@
 //! What operators see: logs, metrics, and whether the worker is alive and ready.
 
+mod backlog;
 mod components;
 mod compute;
 mod exposition;
@@ -29,6 +30,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::model::{Problem, Problems};
 
+pub use backlog::{BacklogMetrics, TenantBacklog};
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use compute::ComputeMetrics;
 pub use exposition::Exposition;

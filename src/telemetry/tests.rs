@@ -249,6 +249,12 @@ fn the_document_names_every_metric_and_no_other() {
     metrics.tenant(&tenant()).dead_letter("code");
     metrics.refused(&[refused()]);
     metrics.left_out(&[(tenant(), 1)].into());
+    metrics.backlog().show(vec![TenantBacklog {
+        tenant: tenant().as_str().into(),
+        messages: 1,
+        unacknowledged: Some(1),
+        oldest_age: Some(Duration::ZERO),
+    }]);
     let page = metrics.render(Exposition::OpenMetrics).unwrap();
     let mut counted: Vec<&str> = page
         .lines()

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails by panicking, and says so on the terminal"
 )]
 
+mod backlog;
 mod bounded_memory;
 mod bounded_steps;
 mod bounds;

@@ -7,10 +7,11 @@
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
 //! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
-//! - `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
+//! - `backlog`: messages that wait. `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
 //! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
 
 mod advice;
+mod backlog;
 mod commands;
 mod compare;
 pub mod config;
@@ -54,6 +55,7 @@ pub use unserved::{Search, Unserved};
 
 use crate::model::{Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
+use crate::telemetry::TenantBacklog;
 use config::DeliveryMode;
 use drops::Dropped;
 use link::Link;
@@ -163,6 +165,21 @@ impl Nats {
         Ok(match &self.delivery {
             Delivering::JetStream { .. } => search.look(&self.link, served).await?,
             Delivering::Core(_) => Vec::new(),
+        })
+    }
+
+    /// What waits for these tenants in the inbound stream; `None` with core delivery, where nothing does.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer, or there is no stream.
+    pub async fn backlog(
+        &self,
+        tenants: &[TenantId],
+    ) -> Result<Option<Vec<TenantBacklog>>, TransportError> {
+        Ok(match &self.delivery {
+            Delivering::JetStream { .. } => Some(backlog::look(&self.link, tenants).await?),
+            Delivering::Core(_) => None,
         })
     }
 

@@ -21,14 +21,16 @@ use std::io::{IsTerminal, stderr};
 use std::panic::PanicHookInfo;
 
 use serde::{Deserialize, Serialize};
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{FilterExt, FilterFn, ParseError, filter_fn};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::model::{Problem, Problems};
+use crate::model::{PAYLOAD_LOG, Problem, Problems};
 
 pub use backlog::{BacklogMetrics, TenantBacklog};
 pub use components::{CallOutcome, Capability, ComponentMetrics};
@@ -52,7 +54,14 @@ pub struct Config {
     pub format: Format,
     /// A level, or levels by target: `info,greentic_worker=debug`.
     pub filter: String,
+    /// One line at info for each turn.
+    pub turns: bool,
+    /// What users wrote and flows said or stored, at debug.
+    pub payloads: bool,
 }
+
+/// The target of the line that each turn leaves at info, where the operator wants it ([`Config::turns`]).
+pub const TURN_LOG: &str = "greentic_worker::turns";
 
 /// For whom the log is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +95,8 @@ impl Default for Config {
         Self {
             format: Format::default(),
             filter: "info".to_owned(),
+            turns: false,
+            payloads: false,
         }
     }
 }
@@ -102,6 +113,7 @@ impl Config {
                     .remedy(EXAMPLE),
             );
         }
+        problems.extend(self.ineffective());
         // A misspelt level is a legal target: it would log that target, and nothing else.
         let bare = self.filter.split(',').map(str::trim);
         for word in bare.filter(|word| is_unlikely_target(word)) {
@@ -109,6 +121,41 @@ impl Config {
             problems.push(Problem::warning(message).at("log.filter").remedy(EXAMPLE));
         }
         problems
+    }
+
+    /// What shows nothing, since the filter lets nothing of it through.
+    fn ineffective(&self) -> Vec<Problem> {
+        let most = filter(&self.filter).map(|filter| filter.max_level_hint());
+        let Ok(Some(most)) = most else {
+            return Vec::new();
+        };
+        let settings = [
+            ("log.turns", self.turns, LevelFilter::INFO),
+            ("log.payloads", self.payloads, LevelFilter::DEBUG),
+        ];
+        let settings = settings.into_iter();
+        let ineffective = settings.filter(|(_, is_on, level)| *is_on && most < *level);
+        let problem = |(name, _, level): (&str, bool, LevelFilter)| {
+            let (filter, level) = (&self.filter, level.to_string());
+            Problem::warning(format!(
+                "it shows nothing, since `log.filter` is `{filter}`"
+            ))
+            .at(name)
+            .remedy(format!("let `log.filter` show greentic_worker={level}"))
+        };
+        ineffective.map(problem).collect()
+    }
+
+    /// Lets through what is not shown unless it is asked for.
+    fn asked_for(&self) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + use<>> {
+        let (turns, payloads) = (self.turns, self.payloads);
+        let asked_for = move |metadata: &Metadata<'_>| match metadata.target() {
+            TURN_LOG => turns,
+            PAYLOAD_LOG => payloads,
+            _ => true,
+        };
+        // Without a hint every line of every level would have to ask.
+        filter_fn(asked_for).with_max_level_hint(LevelFilter::TRACE)
     }
 }
 
@@ -141,7 +188,7 @@ fn layer<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = filter(&config.filter)?;
+    let filter = filter(&config.filter)?.and(config.asked_for());
     let layer = fmt::layer().with_ansi(colour).with_writer(writer);
     Ok(match config.format {
         Format::Human => layer
@@ -166,7 +213,7 @@ fn filter(text: &str) -> Result<EnvFilter, InitError> {
 }
 
 fn is_unlikely_target(word: &str) -> bool {
-    let level = word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let level = word.parse::<LevelFilter>().is_ok();
     let known = [
         "greentic_worker",
         "async_nats",
@@ -179,5 +226,7 @@ fn is_unlikely_target(word: &str) -> bool {
     !(level || target || word.is_empty())
 }
 
+#[cfg(test)]
+mod metrics_tests;
 #[cfg(test)]
 mod tests;

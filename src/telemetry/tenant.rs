@@ -156,16 +156,22 @@ impl Drop for InFlight {
     }
 }
 
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let text = match self {
+impl Outcome {
+    /// The outcome in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Finished => "finished",
             Self::Parked => "parked",
             Self::Duplicate => "duplicate",
             Self::Retried => "retried",
             Self::DeadLettered => "dead_lettered",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
     }
 }
 

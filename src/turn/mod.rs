@@ -21,6 +21,7 @@ mod publish;
 mod replies;
 mod results;
 mod state_reads;
+mod steps;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -49,6 +50,7 @@ use compute::{Discarded, LARGE};
 use play::{Chosen, foresee};
 use results::Played;
 use state_reads::StatePrefetch;
+use steps::TurnSteps;
 
 /// After this many conflicts in a row a turn takes the lease, so that it gets through in the end.
 const CONFLICTS_BEFORE_LEASE: u32 = 3;
@@ -146,7 +148,9 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     ) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, span);
         attempt.memory = memory;
-        match attempt.run().await {
+        let ended = attempt.run().await;
+        attempt.step(TurnSteps::end);
+        match ended {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
@@ -204,6 +208,8 @@ struct Attempt<'a, S, P> {
     foreseen: StatePrefetch,
     trace: TraceContext,
     component_log: ComponentLog,
+    /// For the log at debug level.
+    steps: Option<Arc<TurnSteps>>,
 }
 
 impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
@@ -242,6 +248,14 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             registry,
             trace,
             component_log: ComponentLog::default(),
+            steps: TurnSteps::begin(),
+        }
+    }
+
+    /// Tells a step to the log, where that wants it.
+    fn step(&self, tell: impl FnOnce(&TurnSteps)) {
+        if let Some(steps) = &self.steps {
+            tell(steps);
         }
     }
 
@@ -368,13 +382,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             state: &self.foreseen.slots,
             state_bytes: self.foreseen.max_bytes,
         };
-        Ok(self
+        let begun = self
             .turns
             .outage
             .ride_out(&self.activity.tenant, Part::Store, || {
                 self.turns.store.begin(&begin)
             })
-            .await?)
+            .await?;
+        self.step(|steps| steps.opened(&begun, self.exclusive));
+        Ok(begun)
     }
 
     /// Counts the attempts of a message that keeps coming back: those that ended in a worker's death left no other
@@ -428,13 +444,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             outbox: &played.outbox,
             quotas: self.turns.config.bounds.quotas(&self.activity.tenant),
         };
-        Ok(self
+        let committed = self
             .turns
             .outage
             .ride_out(&self.activity.tenant, Part::Store, || {
                 self.turns.store.commit(&commit)
             })
-            .await?)
+            .await?;
+        self.step(|steps| steps.committed(&committed, played));
+        Ok(committed)
     }
 
     /// A lease that cannot be given up expires by itself. While the tenant's dead letters are refused, a flow that reaches

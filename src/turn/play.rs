@@ -61,7 +61,9 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let limits = pack.program.limits().state;
         let mut state = StateReads::new(limits, &self.foreseen.slots, &opening.state);
         let mut watched = self.watched(&pack);
+        self.step(|steps| steps.run_begins(&pack, &self.activity.payload));
         let driven = self.drive(&mut watched, &pack, run, &mut state).await;
+        self.step(|steps| steps.run_ends(driven.as_ref().ok().map(|(_, effects)| effects)));
         let (wait, effects) = driven?;
         let correlation =
             (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
@@ -186,7 +188,10 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     };
                     let reading = self.read_state(slot, state);
                     event = match Box::pin(reading).await? {
-                        Ok(stored) => Event::State(stored),
+                        Ok(stored) => {
+                            self.step(|steps| steps.state_read(state, stored.as_ref()));
+                            Event::State(stored)
+                        }
                         Err(excess) => Event::StateRefused(excess),
                     };
                 }

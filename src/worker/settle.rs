@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::lanes::Place;
 use super::slots::{Slot, SlotClaim};
 use super::{Queued, Shared, dead_letter};
 use crate::budget::MemoryCharge;
-use crate::model::Activity;
+use crate::model::{Activity, PAYLOAD_LOG};
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
 use crate::turn::{
@@ -86,8 +87,9 @@ where
             }
         };
         // Last, so that no count is ahead of what it counts.
-        let outcome = count(metrics, &ended);
-        metrics.turn_finished(outcome, began.elapsed());
+        let (outcome, took) = (count(metrics, &ended), began.elapsed());
+        metrics.turn_finished(outcome, took);
+        say_turn(&ended, outcome, took);
         drop((running, memory));
         if let Err(error) = settled {
             // The message comes again, and BEGIN finds what was applied.
@@ -198,6 +200,35 @@ where
     }
 }
 
+/// Leaves the turn's line, where the log wants it (`log.turns`, or debug level).
+fn say_turn(ended: &Ended, outcome: telemetry::Outcome, took: Duration) {
+    if !tracing::enabled!(target: telemetry::TURN_LOG, Level::INFO)
+        && !tracing::enabled!(Level::DEBUG)
+    {
+        return;
+    }
+    let outcome = outcome.as_str();
+    let code = match &ended.disposition {
+        Disposition::DeadLetter(rejection) => Some(rejection.error.code()),
+        Disposition::Ack | Disposition::RetryAfter(_) => None,
+    };
+    let (replies, conflicts) = (ended.replies, ended.conflicts);
+    let elapsed_ms = took.as_micros() as f64 / 1_000.0;
+    if tracing::enabled!(target: telemetry::TURN_LOG, Level::INFO) {
+        tracing::info!(target: telemetry::TURN_LOG, outcome, code, replies, conflicts, elapsed_ms, "turn");
+    } else {
+        tracing::debug!(
+            kind = "end",
+            outcome,
+            code,
+            replies,
+            conflicts,
+            elapsed_ms,
+            "turn step"
+        );
+    }
+}
+
 /// Tells of a message that is in the dead letters now.
 fn say_dead_lettered(rejection: &Rejection) {
     let code = rejection.error.code();
@@ -208,7 +239,7 @@ fn say_dead_lettered(rejection: &Rejection) {
             attempts,
             "message dead-lettered; the dead letter says why"
         );
-        tracing::debug!(%error, "why the message was dead-lettered");
+        tracing::debug!(target: PAYLOAD_LOG, %error, "why the message was dead-lettered");
     } else {
         tracing::error!(code, attempts, %error, "message dead-lettered");
     }

@@ -39,5 +39,6 @@ mod reload;
 mod starting;
 mod tenants;
 mod traffic;
+mod turn_log;
 mod turn_store;
 mod unserved;

@@ -21,8 +21,8 @@ use std::io::{IsTerminal, stderr};
 use std::panic::PanicHookInfo;
 
 use serde::{Deserialize, Serialize};
-use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt, FilterFn, ParseError, filter_fn};
 use tracing_subscriber::fmt::{self, MakeWriter};
@@ -62,6 +62,8 @@ pub struct Config {
 
 /// The target of the line that each turn leaves at info, where the operator wants it ([`Config::turns`]).
 pub const TURN_LOG: &str = "greentic_worker::turns";
+/// The target of lines with all that the NATS client reads and writes, messages and its own password among them.
+const NATS_WIRE: &str = "async_nats::connection";
 
 /// For whom the log is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +154,7 @@ impl Config {
         let asked_for = move |metadata: &Metadata<'_>| match metadata.target() {
             TURN_LOG => turns,
             PAYLOAD_LOG => payloads,
+            NATS_WIRE => *metadata.level() != Level::TRACE,
             _ => true,
         };
         // Without a hint every line of every level would have to ask.

@@ -188,6 +188,8 @@ async fn the_steps_of_a_turn_are_lines_at_debug_and_tell_nothing_of_what_was_sai
 
     let all = lines(&worker);
     assert!(all.iter().any(|line| line["code"] == "unreadable_body"));
+    // The client's trace of its connection begins with its password.
+    assert!(!log.contains("write operation: CONNECT"), "{log}");
     for line in log.lines() {
         assert!(!line.contains(CANARY) && !line.contains(SECRET), "{line}");
     }

@@ -292,6 +292,9 @@ impl Look {
             health.redis_up(answers);
             self.refusals();
             self.metrics.replies_dropped(self.nats.dropped_replies());
+            for (tenant, waits) in self.redis.expired_waits() {
+                self.metrics.waits_expired(&tenant, waits);
+            }
             for (tenant, messages) in self.nats.dead_lettered() {
                 self.metrics
                     .dead_lettered(&tenant, UNREADABLE_HEADERS, messages);

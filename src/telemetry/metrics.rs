@@ -127,6 +127,8 @@ struct Families {
     dead_letters: Family<DeadLetter, Counter>,
     waits_parked: Family<Tenant, Counter>,
     waits_resumed: Family<Tenant, Counter>,
+    waits_expired: Family<Tenant, Counter>,
+    stale_echoes: Family<Tenant, Counter>,
     replies: Family<Tenant, Counter>,
     state_bytes: Family<Tenant, Gauge>,
     pulls: Family<Tenant, Counter>,
@@ -297,6 +299,16 @@ impl Metrics {
         self.families.replies_dropped.inc_by(count);
     }
 
+    /// Counts waits that were found expired.
+    pub fn waits_expired(&self, tenant: &TenantId, waits: u64) {
+        let tenant = tenant.as_str().into();
+        let expired = self
+            .families
+            .waits_expired
+            .get_or_create(&Tenant { tenant });
+        expired.inc_by(waits);
+    }
+
     /// Counts an attempt to load changed bindings.
     pub fn reloaded(&self, outcome: Reload) {
         self.families
@@ -368,6 +380,14 @@ impl Families {
             ),
             waits_parked: counter("waits_parked", "Flows parked to wait for an answer"),
             waits_resumed: counter("waits_resumed", "Parked flows that got their answer"),
+            waits_expired: counter(
+                "waits_expired",
+                "Waits that were found expired when a user's list of waits was cleaned up",
+            ),
+            stale_echoes: counter(
+                "stale_echoes",
+                "Messages that echo the correlation id of a wait that is not there",
+            ),
             replies: counter("replies", "Replies published"),
             pulls: counter("pulls", "Pulls that came to their end"),
             stalls: counter("stalls", "Turns that held a thread for more than a second"),
@@ -442,6 +462,7 @@ impl Families {
         };
         // There from the start, so that the first of them is an increase.
         self.stalls.get_or_create(&label).inc_by(0);
+        self.waits_expired.get_or_create(&label).inc_by(0);
         TenantMetrics {
             finished: messages(Outcome::Finished),
             parked: messages(Outcome::Parked),
@@ -455,6 +476,7 @@ impl Families {
             commit_conflicts: self.commit_conflicts.get_or_create_owned(&label),
             waits_parked: self.waits_parked.get_or_create_owned(&label),
             waits_resumed: self.waits_resumed.get_or_create_owned(&label),
+            stale_echoes: self.stale_echoes.get_or_create_owned(&label),
             replies: self.replies.get_or_create_owned(&label),
             state_bytes: self.state_bytes.get_or_create_owned(&label),
             pulls: self.pulls.get_or_create_owned(&label),

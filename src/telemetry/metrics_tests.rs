@@ -35,6 +35,8 @@ async fn the_metrics_page_says_what_happened() {
     tenant.commit_conflict();
     tenant.wait_parked();
     tenant.wait_resumed();
+    tenant.stale_echo();
+    metrics.waits_expired(&self::tenant(), 2);
     tenant.replied(3);
     tenant.state_bytes(1_000);
     tokio::time::advance(Duration::from_secs(50)).await;
@@ -79,12 +81,14 @@ greentic_worker_reloads_total{outcome="refused"} 0
 greentic_worker_reloads_total{outcome="unavailable"} 0
 greentic_worker_replies_dropped_total 0
 greentic_worker_replies_total{tenant="dev.local"} 3
+greentic_worker_stale_echoes_total{tenant="dev.local"} 1
 greentic_worker_stalls_total{tenant="dev.local"} 0
 greentic_worker_state_bytes{tenant="dev.local"} 1000
 greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
 greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
 greentic_worker_turns_in_flight{tenant="dev.local"} 1
 greentic_worker_unserved_messages{subject="(others)"} 0
+greentic_worker_waits_expired_total{tenant="dev.local"} 2
 greentic_worker_waits_parked_total{tenant="dev.local"} 1
 greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
 

@@ -45,6 +45,7 @@ pub struct TenantMetrics {
     pub(super) commit_conflicts: Counter,
     pub(super) waits_parked: Counter,
     pub(super) waits_resumed: Counter,
+    pub(super) stale_echoes: Counter,
     pub(super) replies: Counter,
     pub(super) state_bytes: Gauge,
     pub(super) pulls: Counter,
@@ -121,6 +122,11 @@ impl TenantMetrics {
     /// A parked flow got its answer, and that turn was committed.
     pub fn wait_resumed(&self) {
         self.waits_resumed.inc();
+    }
+
+    /// A message echoes the correlation id of a wait that is not there.
+    pub fn stale_echo(&self) {
+        self.stale_echoes.inc();
     }
 
     /// So many replies were published.

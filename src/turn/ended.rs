@@ -15,6 +15,8 @@ pub struct Ended {
     pub replies: usize,
     /// How many replies no stream would take, and that are in the dead letters.
     pub undelivered: usize,
+    /// The message echoes the correlation id of a wait that is not there.
+    pub stale_echo: bool,
     /// How often COMMIT found that another turn came first.
     pub conflicts: u32,
     /// How often BEGIN found the conversation taken.
@@ -39,6 +41,7 @@ impl Ended {
             applied: None,
             replies: 0,
             undelivered: 0,
+            stale_echo: false,
             conflicts: 0,
             busy: 0,
         }

@@ -202,6 +202,8 @@ struct Attempt<'a, S, P> {
     busy: u32,
     replies: usize,
     undelivered: usize,
+    /// The message echoes the correlation id of a wait that is not there.
+    stale_echo: bool,
     /// COMMIT has applied the turn; what was refused since then is to publish its replies.
     applied: Option<Applied>,
     /// State that the entry flow may read, asked for with BEGIN.
@@ -243,6 +245,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             busy: 0,
             replies: 0,
             undelivered: 0,
+            stale_echo: false,
             applied: None,
             foreseen,
             registry,
@@ -267,6 +270,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         let Self {
             replies,
             undelivered,
+            stale_echo,
             conflicts,
             busy,
             ..
@@ -276,6 +280,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             applied,
             replies,
             undelivered,
+            stale_echo,
             conflicts,
             busy,
         }
@@ -314,6 +319,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             // Before anything is loaded for it: that may be what its workers die of.
             self.count(&opening, false)?;
             let chosen = self.choose(opening.wait.as_deref()).await?;
+            self.stale_echo = self.is_echo_stale(&chosen);
             self.reaches_out |= chosen.reaches_out();
             if self.reaches_out && !self.exclusive {
                 // What waits was not foreseen, so the conversation is opened again, for this turn alone.
@@ -350,6 +356,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 }
             }
         }
+    }
+
+    /// Returns whether the message answers a question, and what waited for the answer is not there.
+    fn is_echo_stale(&self, chosen: &Chosen) -> bool {
+        let activity = self.activity;
+        let echo = activity.correlation();
+        echo.is_some_and(|echo| !activity.target.is_explicit() && !chosen.answers(echo))
     }
 
     /// Counts so many bytes as held until the turn is settled.

@@ -42,6 +42,14 @@ impl Chosen {
     pub fn reaches_out(&self) -> bool {
         self.pack.reaches_out(&self.flow)
     }
+
+    /// Returns whether it goes on with the wait whose question had this correlation id.
+    pub fn answers(&self, echo: &str) -> bool {
+        let named = |found: &FoundWait| {
+            found.key.as_str() == echo || found.correlation.as_deref() == Some(echo)
+        };
+        self.found.as_ref().is_some_and(named)
+    }
 }
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {

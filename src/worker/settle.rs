@@ -260,6 +260,9 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
     if let Some(Applied { resumed: true, .. }) = ended.applied {
         metrics.wait_resumed();
     }
+    if ended.stale_echo && ended.applied.is_some() {
+        metrics.stale_echo();
+    }
     if let Some(bytes) = ended.applied.and_then(|applied| applied.tenant_state_bytes) {
         metrics.state_bytes(bytes);
     }

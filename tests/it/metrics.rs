@@ -11,7 +11,7 @@ use greentic_worker::turn::DEAD_LETTER_CODES;
 
 use crate::harness::{
     DEADLINE, Message, NatsServer, Provider, RedisServer, Servers, Tenant, WorkerProcess,
-    cpu_seconds, fresh_tenant, poll, resident_bytes,
+    cpu_seconds, fresh_tenant, poll, redis_connection, resident_bytes,
 };
 use crate::nats::unreadable::send_raw;
 
@@ -139,6 +139,49 @@ async fn dead_letters_of_unreadable_messages_are_counted_like_the_others() {
         (letters == 2.0 && messages == 2.0).then_some(())
     });
     assert!(counted.await.is_some());
+}
+
+#[tokio::test]
+async fn waits_that_expired_and_answers_that_found_none_are_counted_where_they_are_seen() {
+    const EXPIRED: &str = "greentic_worker_waits_expired_total";
+    const STALE: &str = "greentic_worker_stale_echoes_total";
+    const WAITS: usize = 10;
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let worker = WorkerProcess::of(&servers)
+        .bindings(&tenant)
+        .setting("LIMITS__WAITS_PER_USER", &WAITS.to_string())
+        .start()
+        .await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    for n in 0..WAITS {
+        provider.send(&Message::new(&format!("c{n}"), "hi")).await;
+        assert!(provider.expect_reply().await.expects_reply());
+    }
+    // As Redis does when their time is over.
+    let mut redis = redis_connection(&servers.redis_url).await;
+    let pattern = format!("*{{{}}}:session:*", tenant.id);
+    let mut keys = redis::cmd("KEYS");
+    let sessions: Vec<String> = keys.arg(pattern).query_async(&mut redis).await.unwrap();
+    assert_eq!(sessions.len(), WAITS);
+    let mut delete = redis::cmd("DEL");
+    let _gone: usize = delete.arg(&sessions).query_async(&mut redis).await.unwrap();
+
+    provider.send(&Message::new("late", "hi")).await;
+    let asked = provider.expect_reply().await;
+    let own = format!("tenant=\"{}\"", tenant.id);
+    worker.expect_metric(EXPIRED, &own, WAITS as f64).await;
+    worker.expect_metric(STALE, &own, 0.0).await;
+    let echo = asked.correlation().unwrap().to_owned();
+    let answer = |text: &str| Message::new("late", text).correlation(&echo);
+    provider.send(&answer("Ada")).await;
+    provider.expect_reply().await;
+    provider.settled().await;
+    worker.expect_metric(STALE, &own, 0.0).await;
+    provider.send(&answer("Ada again")).await;
+    provider.expect_reply().await;
+    worker.expect_metric(STALE, &own, 1.0).await;
+    worker.expect_metric(EXPIRED, &own, WAITS as f64).await;
 }
 
 #[tokio::test]

@@ -39,8 +39,7 @@ struct Progress {
 /// Logs a step, as long as there may be more lines.
 macro_rules! step {
     ($progress:expr, $kind:literal $(, $($field:tt)+)?) => {{
-        $progress.lines = $progress.lines.saturating_add(1);
-        if $progress.lines <= MOST_LINES {
+        if $progress.may_log() {
             tracing::debug!(kind = $kind, $($($field)+,)? "turn step");
         }
     }};
@@ -188,7 +187,7 @@ impl TurnSteps {
         if left_out > 0 {
             tracing::debug!(
                 left_out,
-                "a turn logs at most {MOST_LINES} steps; the others are left out"
+                "a turn logs at most {MOST_LINES} steps and payloads; the others are left out"
             );
         }
     }
@@ -196,7 +195,9 @@ impl TurnSteps {
     /// Shows what was said or stored, if the log shows that, without the variables that were granted to the pack.
     pub(super) fn payload(&self, kind: &'static str, payload: &impl ToString) {
         let redaction = self.redaction.as_ref().and_then(OnceLock::get);
-        if let Some(redaction) = redaction {
+        if let Some(redaction) = redaction
+            && self.progress().may_log()
+        {
             let payload = redaction.apply(payload.to_string());
             tracing::debug!(target: PAYLOAD_LOG, kind, payload, "turn payload");
         }
@@ -208,6 +209,12 @@ impl TurnSteps {
 }
 
 impl Progress {
+    /// Counts a line. It may be logged if this is true.
+    fn may_log(&mut self) -> bool {
+        self.lines = self.lines.saturating_add(1);
+        self.lines <= MOST_LINES
+    }
+
     /// The time since the last step ended, in milliseconds; this one ends now.
     fn lap(&mut self) -> f64 {
         let now = Instant::now();

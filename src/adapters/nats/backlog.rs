@@ -135,8 +135,8 @@ async fn oldest_age(link: &Link, subject: &str) -> Result<Option<Duration>, Faul
 
 /// What the server does not tell is not known; a server that is away ends the look.
 fn unknown<T>(fault: Fault) -> Result<Option<T>, Fault> {
-    match fault {
-        Fault::Denied { .. } | Fault::Refused { .. } => Ok(None),
-        fault => Err(fault),
+    match matches!(fault, Fault::Denied { .. } | Fault::Refused { .. }) {
+        true => Ok(None),
+        false => Err(fault),
     }
 }

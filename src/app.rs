@@ -1,10 +1,12 @@
 //! The composition root: connect, build the adapters, start the worker, drain.
 
 mod assembly;
+mod backlog;
 mod bounds;
 mod config;
 mod control;
 mod embedding;
+mod limits;
 mod load;
 mod reload;
 mod threads;
@@ -28,7 +30,7 @@ pub use threads::TurnThreads;
 use crate::adapters::compute::ComputePool;
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
-use crate::adapters::nats::{self, Nats};
+use crate::adapters::nats::{self, Nats, UNREADABLE_HEADERS};
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
@@ -87,6 +89,7 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     metrics: Arc<Metrics>,
     live: Arc<Live>,
     unserved_every: Duration,
+    backlog_every: Duration,
 }
 
 impl App {
@@ -198,6 +201,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             live,
             unserved_every: settings.nats.unserved_every,
+            backlog_every: settings.nats.backlog_every,
         };
         Ok((app, reloading))
     }
@@ -213,8 +217,20 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             metrics,
             live,
             unserved_every,
+            backlog_every,
         } = self;
         let over = CancellationToken::new();
+        let backlog = backlog::watch(
+            Arc::clone(&nats),
+            Arc::clone(&live),
+            Arc::clone(&metrics),
+            backlog_every,
+        );
+        let (running, shown) = (stop.clone(), Arc::clone(&metrics));
+        tokio::spawn(async move {
+            running.run_until_cancelled_owned(backlog).await;
+            shown.backlog().clear();
+        });
         let unserved = unserved::watch(
             Arc::clone(&nats),
             live,
@@ -276,6 +292,13 @@ impl Look {
             health.redis_up(answers);
             self.refusals();
             self.metrics.replies_dropped(self.nats.dropped_replies());
+            for (tenant, waits) in self.redis.expired_waits() {
+                self.metrics.waits_expired(&tenant, waits);
+            }
+            for (tenant, messages) in self.nats.dead_lettered() {
+                self.metrics
+                    .dead_lettered(&tenant, UNREADABLE_HEADERS, messages);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -398,6 +398,18 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Permission,
+        Self::StreamFull,
+        Self::SubjectFull,
+        Self::AccountLimit,
+        Self::Missing,
+        Self::StreamConfig,
+        Self::NoAnswer,
+        Self::Other,
+    ];
+
     /// The reason as a label.
     pub fn as_str(self) -> &'static str {
         match self {

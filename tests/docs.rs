@@ -5,10 +5,12 @@
     reason = "a test that cannot read the tree fails by panicking"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use greentic_worker::turn::DEAD_LETTER_CODES;
 use serde_json::{Value, json};
 
 fn file(path: &str) -> PathBuf {
@@ -64,7 +66,7 @@ fn the_inbound_schema_takes_what_the_worker_takes() {
 #[test]
 fn every_code_of_a_dead_letter_is_explained_to_providers() {
     let docs = read("docs/providers.md");
-    let mut codes = 0;
+    let mut codes = BTreeSet::new();
     for source in [
         "src/model/decode.rs",
         "src/registry/entry.rs",
@@ -83,11 +85,20 @@ fn every_code_of_a_dead_letter_is_explained_to_providers() {
                 docs.contains(&format!("`{code}`")),
                 "docs/providers.md does not explain `{code}` of {source}"
             );
-            codes += 1;
+            codes.insert(code.to_owned());
         }
     }
-    assert!(
-        codes > 20,
-        "the codes are not found where they were: {codes}"
+    // Handed back, and never dead-lettered.
+    for code in ["refused", "tenant_not_bound"] {
+        assert!(codes.remove(code), "`{code}` is not found where it was");
+    }
+    codes.insert("reply_undeliverable".to_owned());
+    let counted: BTreeSet<String> = DEAD_LETTER_CODES
+        .iter()
+        .map(|&code| code.to_owned())
+        .collect();
+    assert_eq!(
+        counted, codes,
+        "the codes that are counted from zero (src/turn/codes.rs)"
     );
 }

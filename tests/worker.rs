@@ -22,7 +22,7 @@ use greentic_worker::model::{EnvId, Headers, InboundMessage, TenantId, header};
 use greentic_worker::ports::{Clock, Destination, Publisher, TransportError};
 use greentic_worker::registry::Registry;
 use greentic_worker::settings::Settings;
-use greentic_worker::telemetry::{Health, Metrics};
+use greentic_worker::telemetry::{Exposition, Health, Metrics};
 use greentic_worker::turn::{Bounds, Config, Outage, RetryPolicy, Turns};
 use greentic_worker::worker::{self, Drained, Worker};
 use time::OffsetDateTime;
@@ -186,7 +186,7 @@ async fn a_panic_in_the_midst_of_a_flow_costs_its_message_and_not_the_worker() {
     assert_eq!(reply.headers.get(header::IN_REPLY_TO), Some("m2"));
     running.stop.cancel();
     assert_eq!(running.worker.await.unwrap(), Drained::Completely);
-    let metrics = running.metrics.render().unwrap();
+    let metrics = running.metrics.render(Exposition::OpenMetrics).unwrap();
     let counted = r#"dead_letters_total{tenant="dev.local",code="panic"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
 }

@@ -46,7 +46,7 @@ impl ComputePool {
     /// # Errors
     /// The system gives no thread.
     pub fn start(threads: Option<NonZeroUsize>, metrics: ComputeMetrics) -> io::Result<Self> {
-        let threads = threads.map_or_else(half_of_the_cores, NonZeroUsize::get);
+        let threads = compute_threads(threads);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             waiting: Condvar::new(),
@@ -64,9 +64,13 @@ impl ComputePool {
     }
 }
 
-fn half_of_the_cores() -> usize {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    (cores / 2).max(1)
+/// The number of compute threads by this setting: half as many as there are cores, and at least one, where it says nothing.
+pub fn compute_threads(setting: Option<NonZeroUsize>) -> usize {
+    let half_of_the_cores = || {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        (cores / 2).max(1)
+    };
+    setting.map_or_else(half_of_the_cores, NonZeroUsize::get)
 }
 
 /// Threads have priorities of their own on Linux; elsewhere this would be the whole process.

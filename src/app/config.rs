@@ -55,9 +55,14 @@ impl TenantLimits {
         }
     }
 
+    /// The most turns of this tenant, or of one that has no limit of its own.
+    pub(super) fn most(&self, tenant: Option<&TenantId>) -> usize {
+        let own = tenant.and_then(|tenant| self.own.get(tenant));
+        own.copied().unwrap_or(self.everyone)
+    }
+
     pub(super) fn served(&self, tenants: &[TenantId]) -> worker::Served {
-        let limit = |tenant: &TenantId| self.own.get(tenant).copied().unwrap_or(self.everyone);
-        let served = tenants.iter().map(|tenant| (tenant.clone(), limit(tenant)));
-        served.collect()
+        let limit = |tenant: &TenantId| (tenant.clone(), self.most(Some(tenant)));
+        tenants.iter().map(limit).collect()
     }
 }

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::limits::limits;
 use super::{Loader, StartError};
 use crate::adapters::http::{self, Endpoint, Listen};
+use crate::adapters::nats::UNREADABLE_HEADERS;
 use crate::adapters::system::raise_descriptor_limit;
+use crate::ports::RefusalReason;
 use crate::settings::Settings;
-use crate::telemetry::{Health, Metrics, Watchdog};
+use crate::telemetry::{Health, KnownLabels, Metrics, Watchdog};
+use crate::turn::{DEAD_LETTER_CODES, Part};
 
 /// Descriptors for all but HTTP connections and components: connections to the servers, files and downloads of a reload,
 /// the runtimes' own.
@@ -35,6 +39,8 @@ impl Control {
         let health = Arc::new(Health::new(settings.http.stalled_after));
         let metrics = Metrics::new(Arc::clone(&health))
             .with_components(loader.counted())
+            .with_labels(known_labels())
+            .with_limits(limits(settings))
             .with_memory(loader.memory());
         let control = Self {
             health,
@@ -55,6 +61,16 @@ impl Control {
         let limit = settings.worker.turn_timeout;
         tokio::spawn(Watchdog::new(Arc::clone(&control.metrics), limit).run());
         Ok(control)
+    }
+}
+
+/// The labels that counters have from the start.
+fn known_labels() -> KnownLabels {
+    let codes = DEAD_LETTER_CODES.iter().copied();
+    KnownLabels {
+        codes: codes.chain([UNREADABLE_HEADERS]).collect(),
+        parts: Part::ALL.map(Part::as_str).to_vec(),
+        reasons: RefusalReason::ALL.map(RefusalReason::as_str).to_vec(),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::assets::{Assets, TRANSLATIONS};
 use super::budget::{Budget, Excess};
 use super::payload;
+use crate::model::PAYLOAD_LOG;
 
 /// Part of the name of every component that cards are routed to by what the user pressed.
 const CARD_COMPONENT: &str = "adaptive-card";
@@ -139,7 +140,7 @@ fn inline(input: &mut Value, assets: &Assets, budget: &mut Budget) -> Result<(),
     }
     let card = card.cloned();
     if card.is_none() {
-        tracing::debug!(path, "the pack has no such card");
+        tracing::debug!(target: PAYLOAD_LOG, path, "the pack has no such card");
     }
     let Some(Value::Object(spec)) = input.get_mut("card_spec") else {
         return Ok(());

@@ -138,8 +138,9 @@ impl Machine {
     fn work(&mut self, cx: &Context<'_>, work: Work) -> Result<Progress, FlowError> {
         match work {
             Work::Run => {
-                self.nodes_run
-                    .count(cx.program, (self.frame.flow, self.frame.node))?;
+                let at = (self.frame.flow, self.frame.node);
+                self.nodes_run.count(cx.program, at)?;
+                cx.monitor.node_begins(cx.program, at);
                 self.run_node(cx)
             }
             Work::RunAgain => self.run_node(cx),

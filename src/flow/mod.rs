@@ -55,7 +55,7 @@ pub use error::{FlowError, Place, Refusal};
 pub use graph::{Flow, Program};
 pub use inventory::{Inventory, Provider};
 pub use limits::Limits;
-pub use monitor::RunMonitor;
+pub use monitor::{RunMonitor, RunObserver};
 pub(crate) use nodes::is_of_kind_family;
 pub use run::{Run, advance};
 pub use snapshot::{Snapshot, Timeout};

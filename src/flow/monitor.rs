@@ -1,5 +1,6 @@
 //! A handle on a run for those who watch it from another thread: where the run is, how far it came, and how to stop it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,8 +14,15 @@ use super::graph::{FlowIx, NodeIx, Program};
 #[derive(Clone, Debug, Default)]
 pub struct RunMonitor(Arc<Shared>);
 
+/// Told of each node before it runs, on the thread that runs it.
+pub trait RunObserver: fmt::Debug + Send + Sync {
+    /// This node is about to run.
+    fn node_begins(&self, place: Place);
+}
+
 #[derive(Debug, Default)]
 struct Shared {
+    observer: Option<Arc<dyn RunObserver>>,
     interrupted: AtomicBool,
     /// The flow's position plus one in the upper half, the node's in the lower; 0 before the first node.
     at: AtomicU64,
@@ -22,6 +30,14 @@ struct Shared {
 }
 
 impl RunMonitor {
+    /// The handle on a run that tells this observer of its nodes, if there is one.
+    pub fn observed(observer: Option<Arc<dyn RunObserver>>) -> Self {
+        Self(Arc::new(Shared {
+            observer,
+            ..Shared::default()
+        }))
+    }
+
     /// Asks the run to stop. It then fails with [`FlowError::Interrupted`](super::FlowError::Interrupted).
     pub fn interrupt(&self) {
         self.0.interrupted.store(true, Ordering::Relaxed);
@@ -50,6 +66,13 @@ impl RunMonitor {
     pub(super) fn enter(&self, flow: FlowIx, node: NodeIx) {
         let at = ((flow as u64 + 1) << 32) | (node as u64 & u64::from(u32::MAX));
         self.0.at.store(at, Ordering::Relaxed);
+    }
+
+    /// A node is about to run for the first time, and not again because its slice has ended.
+    pub(super) fn node_begins(&self, program: &Program, (flow, node): (FlowIx, NodeIx)) {
+        if let Some(observer) = &self.0.observer {
+            observer.node_begins(program.place(flow, node));
+        }
     }
 
     pub(super) fn count(&self, steps: u64) {

@@ -4,6 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The target of lines that show what users wrote and flows said or stored. They are logged at debug level, and only where the
+/// operator wants it (`log.payloads`).
+pub const PAYLOAD_LOG: &str = "greentic_worker::payloads";
+
 /// The most bytes of one line of the log that a message or a pack brings along.
 pub const MAX_LOG_LINE: usize = 4096;
 

@@ -13,6 +13,7 @@ mod log_budget;
 mod outbound;
 mod pack_ref;
 mod problem;
+mod redaction;
 mod remote_ref;
 mod secret;
 mod state;
@@ -31,12 +32,13 @@ pub use ids::{
     UserId, storage_user_id,
 };
 pub use inbound::{Actor, Headers, InboundBody, InboundMessage, TenantRef};
-pub use log_budget::{LogBudget, MAX_LOG_LINE, cut_line};
+pub use log_budget::{LogBudget, MAX_LOG_LINE, PAYLOAD_LOG, cut_line};
 pub use outbound::{
     Outbound, OutboundHeaders, apology_id, dead_letter_id, dead_reply_id, header, other_id,
 };
 pub use pack_ref::{InvalidPackRef, PackRef};
 pub use problem::{Problem, Problems, Severity};
+pub use redaction::Redaction;
 pub use remote_ref::{Cloud, ObjectRef, OciRef, OciVersion, RemoteRef, WebRef};
 pub use secret::Secret;
 pub use state::{STATE_KEY_OVERHEAD, StateBudget, StateLimitError, StateLimits, json_len};

@@ -48,6 +48,8 @@ pub enum Capability {
 }
 
 impl Capability {
+    const ALL: [Self; 4] = [Self::Http, Self::Secrets, Self::State, Self::Oauth];
+
     /// The capability in one word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,6 +62,15 @@ impl Capability {
 }
 
 impl CallOutcome {
+    const ALL: [Self; 6] = [
+        Self::Done,
+        Self::Trap,
+        Self::Limit,
+        Self::Refused,
+        Self::Unusable,
+        Self::Dropped,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -133,6 +144,21 @@ impl ComponentMetrics {
         self.duration
             .get_or_create(&Tenant { tenant })
             .observe(duration.as_secs_f64());
+    }
+
+    /// Has a tenant's counts begin with zero, so that the first of them is an increase.
+    pub(super) fn begin(&self, tenant: &Arc<str>) {
+        for outcome in CallOutcome::ALL {
+            let tenant = Arc::clone(tenant);
+            self.calls
+                .get_or_create(&Call { tenant, outcome })
+                .inc_by(0);
+        }
+        for capability in Capability::ALL {
+            let tenant = Arc::clone(tenant);
+            let refusal = Refusal { tenant, capability };
+            self.refusals.get_or_create(&refusal).inc_by(0);
+        }
     }
 
     /// Counts a refusal.

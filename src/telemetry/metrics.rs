@@ -18,9 +18,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::backlog::BacklogMetrics;
 use super::components::ComponentMetrics;
 use super::compute::ComputeMetrics;
+use super::exposition::{Exposition, in_prometheus_text};
 use super::health::{Health, Refused};
+use super::limits::{LimitMetrics, Limits};
+use super::process;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use super::unserved::UnservedMetrics;
 use crate::budget::MemoryBudget;
@@ -35,14 +39,32 @@ const DURATION_BUCKETS: [f64; 13] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The metrics that have no prefix.
+    process: Registry,
     health: Arc<Health>,
     families: Families,
     unserved: UnservedMetrics,
+    backlog: BacklogMetrics,
     /// What the gauge of refusals has at 1.
     refused: Mutex<HashSet<RefusedPart>>,
     /// The tenants of which packs are left out.
     left_out: Mutex<Vec<TenantId>>,
     compute: ComputeMetrics,
+    components: Option<ComponentMetrics>,
+    limits: Option<LimitMetrics>,
+    labels: KnownLabels,
+}
+
+/// Label values that are known before anything is counted under them. Each tenant's counters have them from when it is bound,
+/// with zero: the first increase of a counter that was not there before is one that nobody sees.
+#[derive(Clone, Debug, Default)]
+pub struct KnownLabels {
+    /// The codes of dead letters.
+    pub codes: Vec<&'static str>,
+    /// What of a tenant can be refused.
+    pub parts: Vec<&'static str>,
+    /// The reasons of refusals.
+    pub reasons: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +127,8 @@ struct Families {
     dead_letters: Family<DeadLetter, Counter>,
     waits_parked: Family<Tenant, Counter>,
     waits_resumed: Family<Tenant, Counter>,
+    waits_expired: Family<Tenant, Counter>,
+    stale_echoes: Family<Tenant, Counter>,
     replies: Family<Tenant, Counter>,
     state_bytes: Family<Tenant, Gauge>,
     pulls: Family<Tenant, Counter>,
@@ -145,15 +169,36 @@ impl Metrics {
         }
         let compute = ComputeMetrics::default();
         compute.register(&mut registry);
+        let mut process = Registry::default();
+        process::register(&mut process);
         Self {
             families,
             unserved: UnservedMetrics::register(&mut registry),
+            backlog: BacklogMetrics::register(&mut registry),
             registry,
+            process,
             health,
             refused: Mutex::default(),
             left_out: Mutex::default(),
             compute,
+            components: None,
+            limits: None,
+            labels: KnownLabels::default(),
         }
+    }
+
+    /// Has the counters of each tenant begin with zero under these labels.
+    #[must_use]
+    pub fn with_labels(mut self, labels: KnownLabels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Shows these limits, too.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(LimitMetrics::register(&mut self.registry, limits));
+        self
     }
 
     /// What is counted of runs that compute for long.
@@ -171,12 +216,18 @@ impl Metrics {
     #[must_use]
     pub fn with_components(mut self, components: &ComponentMetrics) -> Self {
         components.register(&mut self.registry);
+        self.components = Some(components.clone());
         self
     }
 
     /// The messages that nobody takes.
     pub fn unserved_messages(&self) -> &UnservedMetrics {
         &self.unserved
+    }
+
+    /// The messages that wait.
+    pub fn backlog(&self) -> &BacklogMetrics {
+        &self.backlog
     }
 
     /// What is counted of memory, too.
@@ -188,9 +239,34 @@ impl Metrics {
 
     /// The metrics of a tenant that this worker has bindings for: look them up once and keep them.
     pub fn tenant(&self, tenant: &TenantId) -> TenantMetrics {
+        if let Some(limits) = &self.limits {
+            limits.show(tenant);
+        }
         let tenant: Arc<str> = tenant.as_str().into();
         self.compute.begin(&tenant);
+        if let Some(components) = &self.components {
+            components.begin(&tenant);
+        }
+        self.families.begin(&tenant, &self.labels);
         self.families.of(tenant, self.health.clone())
+    }
+
+    /// Counts messages that were dead-lettered before a turn could be made of them.
+    pub fn dead_lettered(&self, tenant: &TenantId, code: &'static str, messages: u64) {
+        let tenant: Arc<str> = tenant.as_str().into();
+        let message = Message {
+            tenant: Arc::clone(&tenant),
+            outcome: Outcome::DeadLettered,
+        };
+        self.families
+            .messages
+            .get_or_create(&message)
+            .inc_by(messages);
+        let letter = DeadLetter { tenant, code };
+        self.families
+            .dead_letters
+            .get_or_create(&letter)
+            .inc_by(messages);
     }
 
     /// Takes the age of the last pull away of a tenant that is not pulled for any more: it would only grow.
@@ -223,6 +299,16 @@ impl Metrics {
         self.families.replies_dropped.inc_by(count);
     }
 
+    /// Counts waits that were found expired.
+    pub fn waits_expired(&self, tenant: &TenantId, waits: u64) {
+        let tenant = tenant.as_str().into();
+        let expired = self
+            .families
+            .waits_expired
+            .get_or_create(&Tenant { tenant });
+        expired.inc_by(waits);
+    }
+
     /// Counts an attempt to load changed bindings.
     pub fn reloaded(&self, outcome: Reload) {
         self.families
@@ -247,19 +333,20 @@ impl Metrics {
         *before = packs.keys().cloned().collect();
     }
 
-    /// All of them in the OpenMetrics text format, [`Metrics::CONTENT_TYPE`].
+    /// All of them as a page in this format.
     ///
     /// # Errors
     /// If one of them cannot be written as text.
-    pub fn render(&self) -> Result<String, fmt::Error> {
+    pub fn render(&self, format: Exposition) -> Result<String, fmt::Error> {
         let mut page = String::new();
-        text::encode(&mut page, &self.registry)?;
+        text::encode_registry(&mut page, &self.registry)?;
+        text::encode_registry(&mut page, &self.process)?;
+        match format {
+            Exposition::OpenMetrics => text::encode_eof(&mut page)?,
+            Exposition::Prometheus => page = in_prometheus_text(&page),
+        }
         Ok(page)
     }
-
-    /// What [`Metrics::render`] gives.
-    pub const CONTENT_TYPE: &'static str =
-        "application/openmetrics-text; version=1.0.0; charset=utf-8";
 }
 
 impl Families {
@@ -293,6 +380,14 @@ impl Families {
             ),
             waits_parked: counter("waits_parked", "Flows parked to wait for an answer"),
             waits_resumed: counter("waits_resumed", "Parked flows that got their answer"),
+            waits_expired: counter(
+                "waits_expired",
+                "Waits that were found expired when a user's list of waits was cleaned up",
+            ),
+            stale_echoes: counter(
+                "stale_echoes",
+                "Messages that echo the correlation id of a wait that is not there",
+            ),
             replies: counter("replies", "Replies published"),
             pulls: counter("pulls", "Pulls that came to their end"),
             stalls: counter("stalls", "Turns that held a thread for more than a second"),
@@ -334,6 +429,26 @@ impl Families {
         }
     }
 
+    /// Has the counters with labels besides the tenant begin with zero.
+    fn begin(&self, tenant: &Arc<str>, labels: &KnownLabels) {
+        for code in &labels.codes {
+            let (tenant, code) = (Arc::clone(tenant), *code);
+            let letter = DeadLetter { tenant, code };
+            self.dead_letters.get_or_create(&letter).inc_by(0);
+        }
+        for part in &labels.parts {
+            for reason in &labels.reasons {
+                let tenant = Arc::clone(tenant);
+                let refused = RefusedPart {
+                    tenant,
+                    part,
+                    reason,
+                };
+                self.refusals.get_or_create(&refused).inc_by(0);
+            }
+        }
+    }
+
     fn of(&self, tenant: Arc<str>, health: Arc<Health>) -> TenantMetrics {
         let label = Tenant {
             tenant: tenant.clone(),
@@ -347,6 +462,7 @@ impl Families {
         };
         // There from the start, so that the first of them is an increase.
         self.stalls.get_or_create(&label).inc_by(0);
+        self.waits_expired.get_or_create(&label).inc_by(0);
         TenantMetrics {
             finished: messages(Outcome::Finished),
             parked: messages(Outcome::Parked),
@@ -360,6 +476,7 @@ impl Families {
             commit_conflicts: self.commit_conflicts.get_or_create_owned(&label),
             waits_parked: self.waits_parked.get_or_create_owned(&label),
             waits_resumed: self.waits_resumed.get_or_create_owned(&label),
+            stale_echoes: self.stale_echoes.get_or_create_owned(&label),
             replies: self.replies.get_or_create_owned(&label),
             state_bytes: self.state_bytes.get_or_create_owned(&label),
             pulls: self.pulls.get_or_create_owned(&label),

@@ -1,11 +1,15 @@
 //! What operators see: logs, metrics, and whether the worker is alive and ready.
 
+mod backlog;
 mod components;
 mod compute;
+mod exposition;
 mod health;
+mod limits;
 mod logs;
 mod memory;
 mod metrics;
+mod process;
 mod span;
 mod tenant;
 mod threads;
@@ -17,20 +21,25 @@ use std::io::{IsTerminal, stderr};
 use std::panic::PanicHookInfo;
 
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{FilterExt, FilterFn, ParseError, filter_fn};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::model::{Problem, Problems};
+use crate::model::{PAYLOAD_LOG, Problem, Problems};
 
+pub use backlog::{BacklogMetrics, TenantBacklog};
 pub use components::{CallOutcome, Capability, ComponentMetrics};
 pub use compute::ComputeMetrics;
+pub use exposition::Exposition;
 pub use health::{HEARTBEAT, Health, NotReady, Refused, Stall};
+pub use limits::{Limits, TenantLimits};
 pub use logs::printable;
-pub use metrics::{Metrics, Reload};
+pub use metrics::{KnownLabels, Metrics, Reload};
 pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};
 pub use threads::{Occupied, occupied};
@@ -45,7 +54,16 @@ pub struct Config {
     pub format: Format,
     /// A level, or levels by target: `info,greentic_worker=debug`.
     pub filter: String,
+    /// One line at info for each turn.
+    pub turns: bool,
+    /// What users wrote and flows said or stored, at debug.
+    pub payloads: bool,
 }
+
+/// The target of the line that each turn leaves at info, where the operator wants it ([`Config::turns`]).
+pub const TURN_LOG: &str = "greentic_worker::turns";
+/// The target of lines with all that the NATS client reads and writes, messages and its own password among them.
+const NATS_WIRE: &str = "async_nats::connection";
 
 /// For whom the log is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +97,8 @@ impl Default for Config {
         Self {
             format: Format::default(),
             filter: "info".to_owned(),
+            turns: false,
+            payloads: false,
         }
     }
 }
@@ -95,6 +115,7 @@ impl Config {
                     .remedy(EXAMPLE),
             );
         }
+        problems.extend(self.ineffective());
         // A misspelt level is a legal target: it would log that target, and nothing else.
         let bare = self.filter.split(',').map(str::trim);
         for word in bare.filter(|word| is_unlikely_target(word)) {
@@ -102,6 +123,42 @@ impl Config {
             problems.push(Problem::warning(message).at("log.filter").remedy(EXAMPLE));
         }
         problems
+    }
+
+    /// What shows nothing, since the filter lets nothing of it through.
+    fn ineffective(&self) -> Vec<Problem> {
+        let most = filter(&self.filter).map(|filter| filter.max_level_hint());
+        let Ok(Some(most)) = most else {
+            return Vec::new();
+        };
+        let settings = [
+            ("log.turns", self.turns, LevelFilter::INFO),
+            ("log.payloads", self.payloads, LevelFilter::DEBUG),
+        ];
+        let settings = settings.into_iter();
+        let ineffective = settings.filter(|(_, is_on, level)| *is_on && most < *level);
+        let problem = |(name, _, level): (&str, bool, LevelFilter)| {
+            let (filter, level) = (&self.filter, level.to_string());
+            Problem::warning(format!(
+                "it shows nothing, since `log.filter` is `{filter}`"
+            ))
+            .at(name)
+            .remedy(format!("let `log.filter` show greentic_worker={level}"))
+        };
+        ineffective.map(problem).collect()
+    }
+
+    /// Lets through what is not shown unless it is asked for.
+    fn asked_for(&self) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + use<>> {
+        let (turns, payloads) = (self.turns, self.payloads);
+        let asked_for = move |metadata: &Metadata<'_>| match metadata.target() {
+            TURN_LOG => turns,
+            PAYLOAD_LOG => payloads,
+            NATS_WIRE => *metadata.level() != Level::TRACE,
+            _ => true,
+        };
+        // Without a hint every line of every level would have to ask.
+        filter_fn(asked_for).with_max_level_hint(LevelFilter::TRACE)
     }
 }
 
@@ -134,7 +191,7 @@ fn layer<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = filter(&config.filter)?;
+    let filter = filter(&config.filter)?.and(config.asked_for());
     let layer = fmt::layer().with_ansi(colour).with_writer(writer);
     Ok(match config.format {
         Format::Human => layer
@@ -159,7 +216,7 @@ fn filter(text: &str) -> Result<EnvFilter, InitError> {
 }
 
 fn is_unlikely_target(word: &str) -> bool {
-    let level = word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let level = word.parse::<LevelFilter>().is_ok();
     let known = [
         "greentic_worker",
         "async_nats",
@@ -172,5 +229,7 @@ fn is_unlikely_target(word: &str) -> bool {
     !(level || target || word.is_empty())
 }
 
+#[cfg(test)]
+mod metrics_tests;
 #[cfg(test)]
 mod tests;

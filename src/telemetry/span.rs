@@ -12,7 +12,10 @@ use crate::model::{Activity, FlowId, IdempotencyKey, NodeId, PackId, TenantId, T
 /// The name under which its fields stand in a log line.
 pub(super) const NAME: &str = "turn";
 
-/// The span of one turn. Its fields are `tenant`, `message`, `correlation`, `trace_id`, `pack`, `flow` and
+/// The digits of a conversation's digest in a log line: enough to tell conversations apart.
+const CONVERSATION: usize = 16;
+
+/// The span of one turn. Its fields are `tenant`, `message`, `conversation`, `correlation`, `trace_id`, `pack`, `flow` and
 /// `parked_trace_id`; each is there from when it is known.
 #[derive(Clone, Debug)]
 pub struct TurnSpan(Arc<Mutex<Told>>);
@@ -163,6 +166,11 @@ impl TurnSpan {
         known(
             "message",
             key.or(told.message.as_ref()).map(IdempotencyKey::as_str),
+        );
+        let scope = activity.and_then(|activity| activity.reply_scope.as_ref());
+        known(
+            "conversation",
+            scope.map(|scope| &scope.base_hash()[..CONVERSATION]),
         );
         known("correlation", told.correlation.as_deref().or(echoed));
         known("trace_id", trace.and_then(trace_id));

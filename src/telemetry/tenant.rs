@@ -45,6 +45,7 @@ pub struct TenantMetrics {
     pub(super) commit_conflicts: Counter,
     pub(super) waits_parked: Counter,
     pub(super) waits_resumed: Counter,
+    pub(super) stale_echoes: Counter,
     pub(super) replies: Counter,
     pub(super) state_bytes: Gauge,
     pub(super) pulls: Counter,
@@ -123,6 +124,11 @@ impl TenantMetrics {
         self.waits_resumed.inc();
     }
 
+    /// A message echoes the correlation id of a wait that is not there.
+    pub fn stale_echo(&self) {
+        self.stale_echoes.inc();
+    }
+
     /// So many replies were published.
     pub fn replied(&self, replies: usize) {
         self.replies
@@ -156,16 +162,22 @@ impl Drop for InFlight {
     }
 }
 
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let text = match self {
+impl Outcome {
+    /// The outcome in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Finished => "finished",
             Self::Parked => "parked",
             Self::Duplicate => "duplicate",
             Self::Retried => "retried",
             Self::DeadLettered => "dead_lettered",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
     }
 }
 

@@ -1,9 +1,7 @@
-//! What log lines and the metrics page look like.
+//! What log lines look like.
 
-use crate::budget::{MemoryBudget, MemoryKind};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
@@ -37,6 +35,7 @@ fn log(format: Format, filter: &str, work: impl FnOnce()) -> String {
     let config = Config {
         format,
         filter: filter.to_owned(),
+        ..Config::default()
     };
     let layer = layer(&config, lines.clone(), false).unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
@@ -118,6 +117,46 @@ fn a_line_for_people_is_one_line_and_names_its_turn() {
 }
 
 #[test]
+fn turns_and_payloads_are_shown_where_they_are_asked_for_and_the_filter_lets_them_through() {
+    #[track_caller]
+    fn check((turns, payloads, filter): (bool, bool, &str), shown: &[&str], warned: &[&str]) {
+        let lines = Lines::default();
+        let config = Config {
+            filter: filter.to_owned(),
+            turns,
+            payloads,
+            ..Config::default()
+        };
+        let layer = layer(&config, lines.clone(), false).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(target: TURN_LOG, "one turn");
+            tracing::debug!(target: PAYLOAD_LOG, "one payload");
+            tracing::debug!("one step");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        let log = String::from_utf8(bytes).unwrap();
+        let words = log.lines().filter_map(|line| line.rsplit(' ').next());
+        assert_eq!(words.collect::<Vec<_>>(), shown, "{config:?}");
+        let problems = config.problems();
+        let places = problems
+            .iter()
+            .filter_map(|problem| problem.place.as_deref());
+        assert_eq!(places.collect::<Vec<_>>(), warned, "{config:?}");
+    }
+    check((false, false, "debug"), &["step"], &[]);
+    check((true, false, "debug"), &["turn", "step"], &[]);
+    check((true, true, "trace"), &["turn", "payload", "step"], &[]);
+    check((true, true, "info"), &["turn"], &["log.payloads"]);
+    check((true, true, "warn"), &[], &["log.turns", "log.payloads"]);
+    let own = "warn,greentic_worker=debug";
+    check((true, true, own), &["turn", "payload", "step"], &[]);
+    check((false, false, own), &["step"], &[]);
+    // Whoever names the targets has not asked for them.
+    let named = "info,greentic_worker::payloads=debug,greentic_worker::turns=trace";
+    check((false, false, named), &[], &[]);
+}
+
+#[test]
 fn a_filter_that_cannot_be_read_is_an_error_that_names_it() {
     let config = Config {
         filter: "a=b=c".to_owned(),
@@ -126,150 +165,6 @@ fn a_filter_that_cannot_be_read_is_an_error_that_names_it() {
     let error = init(&config).unwrap_err();
     assert!(matches!(error, InitError::Filter { .. }), "{error}");
     assert!(error.to_string().starts_with("`a=b=c` is no log filter"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_metrics_page_says_what_happened() {
-    let health = Arc::new(Health::new(Duration::from_secs(60)));
-    let metrics = Metrics::new(health.clone());
-    let tenant = metrics.tenant(&tenant());
-    let page = metrics.render().unwrap();
-    assert!(
-        page.contains(
-            "greentic_worker_messages_total{tenant=\"dev.local\",outcome=\"finished\"} 0\n"
-        ),
-        "{page}"
-    );
-
-    let first = tenant.turn_began();
-    let second = tenant.turn_began();
-    drop(first);
-    tenant.turn_finished(Outcome::Parked, Duration::from_millis(2));
-    tenant.turn_finished(Outcome::DeadLettered, Duration::from_millis(2));
-    tenant.dead_letter("tenant_mismatch");
-    tenant.redelivered();
-    tenant.lease_conflict();
-    tenant.commit_conflict();
-    tenant.wait_parked();
-    tenant.wait_resumed();
-    tenant.replied(3);
-    tenant.state_bytes(1_000);
-    tokio::time::advance(Duration::from_secs(50)).await;
-    tenant.pulled();
-    tokio::time::advance(Duration::from_secs(20)).await;
-    assert_eq!(health.live(), Ok(()));
-
-    let page = metrics.render().unwrap();
-    let mut lines: Vec<&str> = page
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.contains("_bucket"))
-        .collect();
-    lines.sort_unstable();
-    assert_eq!(lines.join("\n"), EXPECTED_PAGE);
-    drop(second);
-    let page = metrics.render().unwrap();
-    assert!(
-        page.contains("greentic_worker_turns_in_flight{tenant=\"dev.local\"} 0\n"),
-        "{page}"
-    );
-}
-
-const EXPECTED_PAGE: &str = r#"greentic_worker_build_info{version="0.1.0"} 1
-greentic_worker_commit_conflicts_total{tenant="dev.local"} 1
-greentic_worker_compute_runs_total{tenant="dev.local"} 0
-greentic_worker_compute_seconds_total{tenant="dev.local"} 0.0
-greentic_worker_dead_letters_total{tenant="dev.local",code="tenant_mismatch"} 1
-greentic_worker_last_pull_age_seconds{tenant="dev.local"} 20.0
-greentic_worker_lease_conflicts_total{tenant="dev.local"} 1
-greentic_worker_messages_total{tenant="dev.local",outcome="dead_lettered"} 1
-greentic_worker_messages_total{tenant="dev.local",outcome="duplicate"} 0
-greentic_worker_messages_total{tenant="dev.local",outcome="finished"} 0
-greentic_worker_messages_total{tenant="dev.local",outcome="parked"} 1
-greentic_worker_messages_total{tenant="dev.local",outcome="retried"} 0
-greentic_worker_packs_left_out{tenant="dev.local"} 0
-greentic_worker_pulls_total{tenant="dev.local"} 1
-greentic_worker_ready 0
-greentic_worker_redeliveries_total{tenant="dev.local"} 1
-greentic_worker_reloads_total{outcome="applied"} 0
-greentic_worker_reloads_total{outcome="partial"} 0
-greentic_worker_reloads_total{outcome="refused"} 0
-greentic_worker_reloads_total{outcome="unavailable"} 0
-greentic_worker_replies_dropped_total 0
-greentic_worker_replies_total{tenant="dev.local"} 3
-greentic_worker_stalls_total{tenant="dev.local"} 0
-greentic_worker_state_bytes{tenant="dev.local"} 1000
-greentic_worker_turn_duration_seconds_count{tenant="dev.local"} 2
-greentic_worker_turn_duration_seconds_sum{tenant="dev.local"} 0.004
-greentic_worker_turns_in_flight{tenant="dev.local"} 1
-greentic_worker_unserved_messages{subject="(others)"} 0
-greentic_worker_waits_parked_total{tenant="dev.local"} 1
-greentic_worker_waits_resumed_total{tenant="dev.local"} 1"#;
-
-fn refused() -> Refused {
-    Refused {
-        tenant: "dev.local".to_owned(),
-        part: "outbound",
-        reason: "permission",
-        detail: "no".to_owned(),
-    }
-}
-
-#[test]
-fn a_refusal_is_a_gauge_while_it_lasts_and_a_count() {
-    let metrics = Metrics::new(Arc::new(Health::new(Duration::from_secs(60))));
-    let labels = r#"{tenant="dev.local",part="outbound",reason="permission"}"#;
-    let check = |lasts: u32, begun: u32| {
-        let page = metrics.render().unwrap();
-        for (name, value) in [("tenant_refused", lasts), ("tenant_refusals_total", begun)] {
-            let line = format!("greentic_worker_{name}{labels} {value}\n");
-            assert!(page.contains(&line), "no {line} in {page}");
-        }
-    };
-    metrics.refused(&[refused()]);
-    metrics.refused(&[refused()]);
-    check(1, 1);
-    metrics.refused(&[]);
-    check(0, 1);
-    metrics.refused(&[refused()]);
-    check(1, 2);
-}
-
-#[test]
-fn the_document_names_every_metric_and_no_other() {
-    let health = Arc::new(Health::new(Duration::from_secs(60)));
-    let components = ComponentMetrics::default();
-    components.called(&tenant(), CallOutcome::Done, Duration::from_millis(1));
-    components.refused(&tenant(), Capability::Http);
-    let memory = MemoryBudget::new(1000);
-    memory.tenant(&tenant());
-    let metrics = Metrics::new(health)
-        .with_components(&components)
-        .with_memory(&memory);
-    metrics.tenant(&tenant()).dead_letter("code");
-    metrics.refused(&[refused()]);
-    metrics.left_out(&[(tenant(), 1)].into());
-    let page = metrics.render().unwrap();
-    let mut counted: Vec<&str> = page
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
-        .filter_map(|line| line.split(['{', ' ']).next())
-        .map(|name| name.trim_end_matches("_sum").trim_end_matches("_count"))
-        .collect();
-    let document = include_str!("../../docs/metrics.md");
-    let mut named: Vec<&str> = document
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `greentic_worker_"))
-        .filter_map(|line| line.split('`').next())
-        .collect();
-    for names in [&mut counted, &mut named] {
-        names.sort_unstable();
-        names.dedup();
-    }
-    let counted: Vec<&str> = counted
-        .iter()
-        .filter_map(|name| name.strip_prefix("greentic_worker_"))
-        .collect();
-    assert_eq!(named, counted);
 }
 
 #[test]
@@ -363,21 +258,4 @@ fn problems_are_lines_of_their_own_for_people() {
     assert!(lines[2].starts_with("    |   help: b"), "{text}");
     let line: Value = serde_json::from_str(&log(Format::Json, "info", said)).unwrap();
     assert_eq!(line["problems"], "error: a\u{1b}[31m\n  help: b");
-}
-
-#[test]
-fn memory_is_told_by_tenant_and_kind() {
-    let memory = MemoryBudget::new(1000);
-    let _held = memory.tenant(&tenant()).charge(MemoryKind::Turns, 7);
-    let health = Arc::new(Health::new(Duration::from_secs(60)));
-    let page = Metrics::new(health).with_memory(&memory).render().unwrap();
-    for line in [
-        "greentic_worker_memory_limit_bytes 1000",
-        "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"turns\"} 7",
-        "greentic_worker_memory_used_bytes{tenant=\"dev.local\",kind=\"messages\"} 0",
-        "greentic_worker_memory_waits_total{tenant=\"dev.local\"} 0",
-        "greentic_worker_memory_denials_total{tenant=\"dev.local\"} 0",
-    ] {
-        assert!(page.contains(line), "no {line} in {page}");
-    }
 }

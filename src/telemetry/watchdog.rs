@@ -127,8 +127,8 @@ impl Occupied {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-    use super::super::Health;
     use super::super::span::RunHandle;
+    use super::super::{Exposition, Health};
     use super::*;
     use crate::model::{FlowId, NodeId, TenantId};
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn stalls(watchdog: &Watchdog, tenant: &str) -> bool {
-        let page = watchdog.metrics.render().unwrap();
+        let page = watchdog.metrics.render(Exposition::OpenMetrics).unwrap();
         page.contains(&format!(
             "greentic_worker_stalls_total{{tenant=\"{tenant}\"}} 1\n"
         ))

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Attempt;
 use super::failure::TurnError;
-use crate::flow::{self, Context, Event, FlowError, Run, RunMonitor, Step};
+use crate::flow::{self, Context, Event, FlowError, Run, RunMonitor, RunObserver, Step};
 use crate::model::{FlowId, NodeId, TenantId};
 use crate::ports::{Computation, Compute, Publisher, TurnStore};
 use crate::registry::BoundPack;
@@ -63,7 +63,8 @@ type Panic = Box<dyn Any + Send>;
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// Makes a run of this pack known to the watchdog.
     pub(super) fn watched<'a>(&self, pack: &'a Arc<BoundPack>) -> WatchedRun<'a> {
-        let monitor = RunMonitor::default();
+        let observer = self.steps.clone();
+        let monitor = RunMonitor::observed(observer.map(|steps| steps as Arc<dyn RunObserver>));
         self.context.span.run(Arc::new(Watch {
             pack: Arc::clone(pack),
             monitor: monitor.clone(),

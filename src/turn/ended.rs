@@ -17,6 +17,10 @@ pub struct Ended {
     pub undelivered: usize,
     /// The attempt is counted in the store.
     pub claimed: bool,
+    /// The message echoes the correlation id of a wait that is not there.
+    pub stale_echo: bool,
+    /// How often COMMIT found that another turn came first.
+    pub conflicts: u32,
 }
 
 /// What a turn did.
@@ -38,6 +42,8 @@ impl Ended {
             replies: 0,
             undelivered: 0,
             claimed: false,
+            stale_echo: false,
+            conflicts: 0,
         }
     }
 

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::Attempt;
 use super::failure::TurnError;
 use super::state_reads::StateReads;
+use super::steps::TurnSteps;
 use crate::flow::Run;
 use crate::model::{Activity, Invocation, StateBudget};
 use crate::ports::{
@@ -18,6 +19,43 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// Calls a component. What it reads of the state is what the run knows, its own writes included, else what is stored.
     /// The call ends when this is dropped.
     pub(super) async fn invoke(
+        &self,
+        pack: &BoundPack,
+        invocation: Invocation,
+        run: &mut Run,
+        state: &mut StateReads,
+    ) -> Result<ComponentOutput, TurnError> {
+        match &self.steps {
+            None => self.call(pack, invocation, run, state).await,
+            Some(steps) => {
+                // In a box: rare, and every call would be the larger for it.
+                Box::pin(self.call_in_steps(steps, pack, invocation, (run, state))).await
+            }
+        }
+    }
+
+    async fn call_in_steps(
+        &self,
+        steps: &TurnSteps,
+        pack: &BoundPack,
+        invocation: Invocation,
+        (run, state): (&mut Run, &mut StateReads),
+    ) -> Result<ComponentOutput, TurnError> {
+        let (flow, node) = (invocation.flow.clone(), invocation.node.clone());
+        let component = invocation.component.clone();
+        steps.payload("component_operation", &invocation.operation);
+        steps.payload("component_input", &invocation.payload);
+        let since = steps.now();
+        let called = self.call(pack, invocation, run, state).await;
+        let place = (flow.as_str(), node.as_str(), component.as_str());
+        steps.called(place, called.as_ref().err(), since);
+        if let Ok(output) = &called {
+            steps.payload("component_output", &output.value);
+        }
+        called
+    }
+
+    async fn call(
         &self,
         pack: &BoundPack,
         invocation: Invocation,

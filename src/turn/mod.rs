@@ -6,6 +6,7 @@
 //! applied.
 
 mod bounds;
+mod codes;
 mod compute;
 mod dead_letter;
 mod ended;
@@ -21,12 +22,14 @@ mod publish;
 mod replies;
 mod results;
 mod state_reads;
+mod steps;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use bounds::Bounds;
+pub use codes::DEAD_LETTER_CODES;
 pub use dead_letter::{ID_REUSED, REPLY_UNDELIVERABLE};
 pub use ended::{Applied, Ended};
 pub use failure::{Disposition, Rejection, RetryPolicy, TurnError};
@@ -49,6 +52,7 @@ use compute::{Discarded, LARGE};
 use play::{Chosen, foresee};
 use results::Played;
 use state_reads::StatePrefetch;
+use steps::TurnSteps;
 use tokio::time::Instant;
 
 /// After this many conflicts a turn takes the lease on all that others could change under it, so that it gets through.
@@ -154,7 +158,9 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         context: TurnContext<'_>,
     ) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, context);
-        match attempt.run().await {
+        let ended = attempt.run().await;
+        attempt.step(TurnSteps::end);
+        match ended {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
@@ -216,12 +222,16 @@ struct Attempt<'a, S, P> {
     time_left: Option<Duration>,
     replies: usize,
     undelivered: usize,
+    /// The message echoes the correlation id of a wait that is not there.
+    stale_echo: bool,
     /// COMMIT has applied the turn; what was refused since then is to publish its replies.
     applied: Option<Applied>,
     /// State that the entry flow may read, asked for with BEGIN.
     foreseen: StatePrefetch,
     trace: TraceContext,
     component_log: ComponentLog,
+    /// For the log at debug level.
+    steps: Option<Arc<TurnSteps>>,
 }
 
 impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
@@ -253,11 +263,20 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             time_left: None,
             replies: 0,
             undelivered: 0,
+            stale_echo: false,
             applied: None,
             foreseen,
             registry,
             trace,
             component_log: ComponentLog::default(),
+            steps: TurnSteps::begin(),
+        }
+    }
+
+    /// Tells a step to the log, where that wants it.
+    fn step(&self, tell: impl FnOnce(&TurnSteps)) {
+        if let Some(steps) = &self.steps {
+            tell(steps);
         }
     }
 
@@ -270,6 +289,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             replies,
             undelivered,
             exclusive,
+            stale_echo,
+            conflicts,
             ..
         } = self;
         Ended {
@@ -278,6 +299,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             replies,
             undelivered,
             claimed: exclusive,
+            stale_echo,
+            conflicts,
         }
     }
 
@@ -315,6 +338,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             // Before anything is loaded for it: that may be what its workers die of.
             self.count(&opening, false)?;
             let chosen = self.choose(opening.wait.as_deref()).await?;
+            self.stale_echo = self.is_echo_stale(&chosen);
             self.reaches_out |= chosen.reaches_out();
             if self.reaches_out && !self.exclusive {
                 // What waits was not foreseen, so the conversation is opened again, for this turn alone.
@@ -373,6 +397,13 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         Ok(())
     }
 
+    /// Returns whether the message answers a question, and what waited for the answer is not there.
+    fn is_echo_stale(&self, chosen: &Chosen) -> bool {
+        let activity = self.activity;
+        let echo = activity.correlation();
+        echo.is_some_and(|echo| !activity.target.is_explicit() && !chosen.answers(echo))
+    }
+
     /// Counts so many bytes as held until the turn is settled.
     fn holds(&self, bytes: u64) {
         if let Some(memory) = self.context.memory {
@@ -405,13 +436,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             state: &self.foreseen.slots,
             state_bytes: self.foreseen.max_bytes,
         };
-        Ok(self
+        let begun = self
             .turns
             .outage
             .ride_out(&self.activity.tenant, Part::Store, || {
                 self.turns.store.begin(&begin)
             })
-            .await?)
+            .await?;
+        self.step(|steps| steps.opened(&begun, self.exclusive));
+        Ok(begun)
     }
 
     /// Counts the attempts of a message that keeps coming back: those that ended in a worker's death left no other
@@ -473,13 +506,15 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             outbox: &played.outbox,
             quotas: self.turns.config.bounds.quotas(&self.activity.tenant),
         };
-        Ok(self
+        let committed = self
             .turns
             .outage
             .ride_out(&self.activity.tenant, Part::Store, || {
                 self.turns.store.commit(&commit)
             })
-            .await?)
+            .await?;
+        self.step(|steps| steps.committed(&committed, played));
+        Ok(committed)
     }
 
     /// A lease that cannot be given up expires by itself. While the tenant's dead letters are refused, a flow that reaches

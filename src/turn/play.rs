@@ -42,6 +42,14 @@ impl Chosen {
     pub fn reaches_out(&self) -> bool {
         self.pack.reaches_out(&self.flow)
     }
+
+    /// Returns whether it goes on with the wait whose question had this correlation id.
+    pub fn answers(&self, echo: &str) -> bool {
+        let named = |found: &FoundWait| {
+            found.key.as_str() == echo || found.correlation.as_deref() == Some(echo)
+        };
+        self.found.as_ref().is_some_and(named)
+    }
 }
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
@@ -61,7 +69,9 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         let limits = pack.program.limits().state;
         let mut state = StateReads::new(limits, &self.foreseen.slots, &opening.state);
         let mut watched = self.watched(&pack);
+        self.step(|steps| steps.run_begins(&pack, &self.activity.payload));
         let driven = self.drive(&mut watched, &pack, run, &mut state).await;
+        self.step(|steps| steps.run_ends(driven.as_ref().ok().map(|(_, effects)| effects)));
         let (wait, effects) = driven?;
         let correlation =
             (wait.is_some() && !effects.replies.is_empty()).then(|| self.turns.ids.uuid());
@@ -186,7 +196,10 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
                     };
                     let reading = self.read_state(slot, state);
                     event = match Box::pin(reading).await? {
-                        Ok(stored) => Event::State(stored),
+                        Ok(stored) => {
+                            self.step(|steps| steps.state_read(state, stored.as_ref()));
+                            Event::State(stored)
+                        }
                         Err(excess) => Event::StateRefused(excess),
                     };
                 }

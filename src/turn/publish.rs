@@ -66,6 +66,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             let given_up = match sent {
                 Ok(()) => {
                     self.replies += 1;
+                    self.step(|steps| steps.replied(at, &body));
                     continue;
                 }
                 Err(TransportError::TooLarge(reason)) => {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::lanes::Place;
 use super::slots::{Company, Slot, SlotClaim};
 use super::{Queued, Shared, dead_letter};
 use crate::budget::MemoryCharge;
-use crate::model::{Activity, TenantId};
+use crate::model::{Activity, PAYLOAD_LOG, TenantId};
 use crate::ports::{Delivery, Destination, Inbound, Publisher, TransportError, TurnStore};
 use crate::telemetry::{self, InFlight, TenantMetrics, TurnSpan};
 use crate::turn::{
@@ -93,8 +94,9 @@ where
             }
         };
         // Last, so that no count is ahead of what it counts.
-        let outcome = count(metrics, &ended);
-        metrics.turn_finished(outcome, began.elapsed());
+        let (outcome, took) = (count(metrics, &ended), began.elapsed());
+        metrics.turn_finished(outcome, took);
+        say_turn(&ended, outcome, took);
         drop((running, memory));
         if let Err(error) = settled {
             // The message comes again, and BEGIN finds what was applied.
@@ -245,7 +247,7 @@ where
                 attempts,
                 "message dead-lettered; the dead letter says why"
             );
-            tracing::debug!(%error, "why the message was dead-lettered");
+            tracing::debug!(target: PAYLOAD_LOG, %error, "why the message was dead-lettered");
         } else {
             tracing::error!(code, attempts, %error, "message dead-lettered");
         }
@@ -271,6 +273,35 @@ where
     }
 }
 
+/// Leaves the turn's line, where the log wants it (`log.turns`, or debug level).
+fn say_turn(ended: &Ended, outcome: telemetry::Outcome, took: Duration) {
+    if !tracing::enabled!(target: telemetry::TURN_LOG, Level::INFO)
+        && !tracing::enabled!(Level::DEBUG)
+    {
+        return;
+    }
+    let outcome = outcome.as_str();
+    let code = match &ended.disposition {
+        Disposition::DeadLetter(rejection) => Some(rejection.error.code()),
+        Disposition::Ack | Disposition::RetryAfter(_) => None,
+    };
+    let (replies, conflicts) = (ended.replies, ended.conflicts);
+    let elapsed_ms = took.as_micros() as f64 / 1_000.0;
+    if tracing::enabled!(target: telemetry::TURN_LOG, Level::INFO) {
+        tracing::info!(target: telemetry::TURN_LOG, outcome, code, replies, conflicts, elapsed_ms, "turn");
+    } else {
+        tracing::debug!(
+            kind = "end",
+            outcome,
+            code,
+            replies,
+            conflicts,
+            elapsed_ms,
+            "turn step"
+        );
+    }
+}
+
 /// Counts what a turn did.
 fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
     metrics.replied(ended.replies);
@@ -279,6 +310,9 @@ fn count(metrics: &TenantMetrics, ended: &Ended) -> telemetry::Outcome {
     }
     if let Some(Applied { resumed: true, .. }) = ended.applied {
         metrics.wait_resumed();
+    }
+    if ended.stale_echo && ended.applied.is_some() {
+        metrics.stale_echo();
     }
     if let Some(bytes) = ended.applied.and_then(|applied| applied.tenant_state_bytes) {
         metrics.state_bytes(bytes);

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails by panicking, and says so on the terminal"
 )]
 
+mod backlog;
 mod bounded_memory;
 mod bounded_steps;
 mod bounds;
@@ -28,6 +29,7 @@ mod kill_points;
 mod load_balancer_safety;
 mod long_turns;
 mod messages;
+mod metrics;
 mod multi_pack;
 mod multi_wait;
 mod nats;
@@ -41,5 +43,6 @@ mod reused_ids;
 mod starting;
 mod tenants;
 mod traffic;
+mod turn_log;
 mod turn_store;
 mod unserved;

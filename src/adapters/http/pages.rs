@@ -7,15 +7,15 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Mutex;
 
 use super::Endpoint;
-use crate::telemetry::Metrics;
+use crate::telemetry::Exposition;
 
-/// The most pages of metrics in memory. Each is as large as there are tenants; while slow clients hold so many, others get
-/// the last one of them.
+/// The most pages of metrics in memory of each format. Each is as large as there are tenants; while slow clients hold so many,
+/// others get the last one of them.
 const METRICS_PAGES: usize = 4;
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -30,14 +30,17 @@ pub(super) struct Pages {
 
 /// One page of metrics, shared by all who read it.
 #[derive(Debug)]
-pub(super) struct MetricsPage(String);
+pub(super) struct MetricsPage {
+    format: Exposition,
+    text: String,
+}
 
 /// A share in a page of metrics.
 struct Share(Arc<MetricsPage>);
 
 impl AsRef<[u8]> for Share {
     fn as_ref(&self) -> &[u8] {
-        self.0.0.as_bytes()
+        self.0.text.as_bytes()
     }
 }
 
@@ -77,7 +80,7 @@ impl Pages {
         match request.uri().path() {
             "/livez" => self.livez(),
             "/readyz" => self.readyz(),
-            "/metrics" => self.metrics().await,
+            "/metrics" => self.metrics(accepted(&request)).await,
             _ => plain(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics\n"),
         }
     }
@@ -111,12 +114,12 @@ impl Pages {
         )
     }
 
-    async fn metrics(&self) -> Answer {
-        match self.metrics_page().await {
+    async fn metrics(&self, format: Exposition) -> Answer {
+        match self.metrics_page(format).await {
             Ok(page) => with(
                 plain(StatusCode::OK, Bytes::from_owner(Share(page))),
                 CONTENT_TYPE,
-                Metrics::CONTENT_TYPE,
+                format.content_type(),
             ),
             Err(error) => {
                 tracing::error!(%error, "the metrics cannot be written");
@@ -127,17 +130,23 @@ impl Pages {
 
     /// The metrics as they are now, or the last page of those that slow clients hold. The lock goes along to the thread that
     /// writes, so that clients which give up do not let a second one begin.
-    pub(super) async fn metrics_page(&self) -> Result<Arc<MetricsPage>, Unwritten> {
+    pub(super) async fn metrics_page(
+        &self,
+        format: Exposition,
+    ) -> Result<Arc<MetricsPage>, Unwritten> {
         let mut unread = Arc::clone(&self.unread).lock_owned().await;
         unread.retain(|page| page.strong_count() > 0);
-        if unread.len() >= METRICS_PAGES
-            && let Some(page) = unread.last().and_then(Weak::upgrade)
+        let pages = unread.iter().filter_map(Weak::upgrade);
+        let mut same: Vec<_> = pages.filter(|page| page.format == format).collect();
+        if same.len() >= METRICS_PAGES
+            && let Some(page) = same.pop()
         {
             return Ok(page);
         }
         let metrics = Arc::clone(&self.endpoint.metrics);
         let written = tokio::task::spawn_blocking(move || {
-            let page = Arc::new(MetricsPage(metrics.render()?));
+            let text = metrics.render(format)?;
+            let page = Arc::new(MetricsPage { format, text });
             unread.push(Arc::downgrade(&page));
             Ok(page)
         });
@@ -153,6 +162,12 @@ impl Pages {
         let unread = self.unread.lock().await;
         unread.iter().filter(|page| page.strong_count() > 0).count()
     }
+}
+
+fn accepted(request: &Request<Incoming>) -> Exposition {
+    let accept = request.headers().get(ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    Exposition::accepted(accept.unwrap_or_default())
 }
 
 fn plain(status: StatusCode, body: impl Into<Bytes>) -> Answer {

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::model::TenantId;
+use crate::telemetry::Exposition;
 
 /// An endpoint that is served until this is dropped.
 struct Served {
@@ -89,7 +90,19 @@ async fn the_endpoint_tells_of_life_readiness_and_metrics_until_it_is_stopped() 
     check(
         &get(address, "/metrics").await,
         "200",
-        &["openmetrics-text", counted, "greentic_worker_ready 1"],
+        &[
+            "text/plain; version=0.0.4",
+            counted,
+            "# TYPE greentic_worker_redeliveries_total counter",
+            "greentic_worker_ready 1",
+        ],
+    );
+    let openmetrics = "GET /metrics HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\
+                       Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.3\r\n\r\n";
+    check(
+        &rest(sent(address, openmetrics).await).await,
+        "200",
+        &["openmetrics-text", counted, "# EOF"],
     );
     check(&get(address, "/").await, "404", &[]);
     drop(served);
@@ -169,7 +182,10 @@ async fn a_connection_closes_when_an_answer_is_not_read() {
     let unread = sent(served.address, &LIVEZ.replace("livez", "metrics").repeat(3)).await;
     tokio::time::sleep(timeout * 2).await;
     let read = rest(unread).await;
-    assert!(read.contains("200 OK") && read.matches("# EOF").count() < 3);
+    assert!(read.contains("200 OK"));
+    // The last metric of a page.
+    let last = "# TYPE process_max_fds gauge";
+    assert!(read.matches(last).count() < 3);
 }
 
 #[tokio::test]
@@ -201,11 +217,21 @@ async fn slow_clients_hold_a_few_pages_of_metrics_at_the_most() {
     let pages = pages::Pages::new(Endpoint { health, metrics });
     let mut held = Vec::new();
     for _ in 0..20 {
-        held.push(pages.metrics_page().await.ok().unwrap());
+        held.push(
+            pages
+                .metrics_page(Exposition::Prometheus)
+                .await
+                .ok()
+                .unwrap(),
+        );
     }
     held.dedup_by(|a, b| Arc::ptr_eq(a, b));
     assert_eq!(held.len(), 4);
     drop(held);
-    pages.metrics_page().await.ok().unwrap();
+    pages
+        .metrics_page(Exposition::OpenMetrics)
+        .await
+        .ok()
+        .unwrap();
     assert_eq!(pages.held().await, 0);
 }

@@ -80,6 +80,9 @@ pub struct Config {
     /// The time between two looks for messages of tenants that nobody serves; zero for never.
     #[serde(with = "humantime_serde")]
     pub unserved_every: Duration,
+    /// The time between two looks at how many messages wait; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub backlog_every: Duration,
     /// The stream of inbound messages. Whatever an age or size limit drops from it is lost.
     pub inbound: StreamConfig,
     /// The stream of replies. It keeps them for as long as its limits say, whether they were read or not.
@@ -214,6 +217,7 @@ impl Default for Config {
             ack_wait: Duration::from_secs(30),
             duplicate_window: Duration::from_secs(10 * 60),
             unserved_every: Duration::from_secs(30),
+            backlog_every: Duration::from_secs(10),
             inbound: StreamConfig::default(),
             outbound: OutboundConfig::default(),
             deadletter: StreamConfig::default(),

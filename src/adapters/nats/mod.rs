@@ -7,10 +7,11 @@
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
 //! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
-//! - `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
+//! - `backlog`: messages that wait. `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
 //! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
 
 mod advice;
+mod backlog;
 mod commands;
 mod compare;
 pub mod config;
@@ -34,9 +35,11 @@ mod topology;
 mod unreadable;
 mod unserved;
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -52,13 +55,15 @@ pub use unserved::{Search, Unserved};
 
 use crate::model::{Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
+use crate::telemetry::TenantBacklog;
 use config::DeliveryMode;
 use drops::Dropped;
 use link::Link;
 use outbound::Outbound;
 use stored::Consumers;
 use topology::Topology;
-use unreadable::Unreadable;
+pub use unreadable::UNREADABLE_HEADERS;
+use unreadable::{DeadLettered, Unreadable};
 
 /// A connection to NATS that messages come from and go to.
 pub struct Nats {
@@ -72,6 +77,7 @@ enum Delivering {
         consumers: Consumers,
         outbound: Arc<Outbound>,
         dropped: Dropped,
+        dead_lettered: DeadLettered,
     },
     Core(core::Queues),
 }
@@ -92,7 +98,12 @@ impl Nats {
             DeliveryMode::JetStream => {
                 let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
                 let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
-                let unreadable = Unreadable::new(Arc::clone(&link), Arc::clone(&outbound));
+                let dead_lettered = DeadLettered::default();
+                let unreadable = Unreadable::new(
+                    Arc::clone(&link),
+                    Arc::clone(&outbound),
+                    Arc::clone(&dead_lettered),
+                );
                 let dropped = Dropped::default();
                 let (weak, weak_topology) = (Arc::downgrade(&link), Arc::downgrade(&topology));
                 tokio::spawn(drops::watch(weak, weak_topology, Arc::clone(&dropped)));
@@ -101,6 +112,7 @@ impl Nats {
                     outbound,
                     topology,
                     dropped,
+                    dead_lettered,
                 }
             }
         };
@@ -129,6 +141,17 @@ impl Nats {
         }
     }
 
+    /// How many messages of each tenant were dead-lettered because of their headers since this was asked last.
+    pub fn dead_lettered(&self) -> BTreeMap<TenantId, u64> {
+        match &self.delivery {
+            Delivering::JetStream { dead_lettered, .. } => {
+                let mut counts = dead_lettered.lock().unwrap_or_else(PoisonError::into_inner);
+                mem::take(&mut *counts)
+            }
+            Delivering::Core(_) => BTreeMap::new(),
+        }
+    }
+
     /// The subjects whose messages no consumer takes, those with the most messages first.
     ///
     /// # Errors
@@ -142,6 +165,21 @@ impl Nats {
         Ok(match &self.delivery {
             Delivering::JetStream { .. } => search.look(&self.link, served).await?,
             Delivering::Core(_) => Vec::new(),
+        })
+    }
+
+    /// What waits for these tenants in the inbound stream; `None` with core delivery, where nothing does.
+    ///
+    /// # Errors
+    ///
+    /// The server gives no answer, or there is no stream.
+    pub async fn backlog(
+        &self,
+        tenants: &[TenantId],
+    ) -> Result<Option<Vec<TenantBacklog>>, TransportError> {
+        Ok(match &self.delivery {
+            Delivering::JetStream { .. } => Some(backlog::look(&self.link, tenants).await?),
+            Delivering::Core(_) => None,
         })
     }
 

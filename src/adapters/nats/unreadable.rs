@@ -4,8 +4,9 @@
 //! and reconnects. So after a lost connection the messages that were out are looked at one by one through JetStream's
 //! API, which wraps them in JSON, and the unreadable ones become dead letters.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::StatusCode;
 use async_nats::header::HeaderName;
@@ -26,12 +27,16 @@ use crate::model::{Headers, TenantId, cut, dead_letter_id, header};
 use crate::ports::Destination;
 
 /// The code of their dead letters.
-const ERROR_CODE: &str = "unreadable_headers";
+pub const UNREADABLE_HEADERS: &str = "unreadable_headers";
+
+/// How many were dead-lettered, by tenant.
+pub(super) type DeadLettered = Arc<Mutex<BTreeMap<TenantId, u64>>>;
 
 /// Finds them and puts them aside.
 pub(super) struct Unreadable {
     link: Arc<Link>,
     outbound: Arc<Outbound>,
+    dead_lettered: DeadLettered,
 }
 
 /// What a consumer has delivered, and how far everything of it is settled.
@@ -66,8 +71,24 @@ struct Stored {
 }
 
 impl Unreadable {
-    pub(super) fn new(link: Arc<Link>, outbound: Arc<Outbound>) -> Self {
-        Self { link, outbound }
+    pub(super) fn new(
+        link: Arc<Link>,
+        outbound: Arc<Outbound>,
+        dead_lettered: DeadLettered,
+    ) -> Self {
+        Self {
+            link,
+            outbound,
+            dead_lettered,
+        }
+    }
+
+    fn count(&self, tenant: &TenantId) {
+        let mut counts = self
+            .dead_lettered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(tenant.clone()).or_default() += 1;
     }
 
     /// Looks at what a tenant's consumer has out.
@@ -111,7 +132,7 @@ impl Unreadable {
             header::MSG_ID,
             dead_letter_id(tenant, None, (message.sequence, stored)),
         );
-        headers.push(header::ERROR_CODE, ERROR_CODE);
+        headers.push(header::ERROR_CODE, UNREADABLE_HEADERS);
         headers.push(header::ERROR, reason);
         headers.push(header::ATTEMPTS, "1");
         headers.push(header::TENANT, tenant.as_str());
@@ -131,9 +152,13 @@ impl Unreadable {
         let method = format!("STREAM.MSG.DELETE.{}", StreamName::Inbound.as_str());
         let order = json!({ "seq": message.sequence, "no_erase": true });
         match self.link.api::<Value>(&method, &order).await {
-            // Another worker was faster.
+            // Another worker was faster, and has counted it.
             Err(fault) if fault.code() == Some(ErrorCode::STREAM_MESSAGE_DELETE_FAILED) => Ok(()),
-            done => done.map(drop),
+            Err(fault) => Err(fault),
+            Ok(_) => {
+                self.count(tenant);
+                Ok(())
+            }
         }
     }
 }

@@ -88,17 +88,17 @@ end
 
 -- The open waits of the user. Those that expired are still in the set, so a set that is full is looked through, and they
 -- leave it whatever becomes of the turn.
-local members = 0
+local members, expired = 0, 0
 if park ~= '' then
   members, most_waits = call('SCARD', user_waits), tonumber(most_waits)
   if members >= most_waits then
     local open = 0
     for _, session in ipairs(call('SRANDMEMBER', user_waits, 2 * most_waits)) do
       if session ~= taken then
-        if exists(session) then open = open + 1 else call('SREM', user_waits, session) end
+        if exists(session) then open = open + 1 else expired = expired + call('SREM', user_waits, session) end
       end
     end
-    if open >= most_waits then return {'refused', 'waits'} end
+    if open >= most_waits then return {'refused', 'waits', expired} end
   end
 end
 
@@ -119,7 +119,7 @@ if park ~= '' then
   -- Waits that expired are still in the set. Sampling a few each time keeps them few where it is not full.
   if members > 8 then
     for _, session in ipairs(call('SRANDMEMBER', user_waits, 4)) do
-      if not exists(session) then call('SREM', user_waits, session) end
+      if not exists(session) then expired = expired + call('SREM', user_waits, session) end
     end
   end
 elseif restored ~= '' then
@@ -147,4 +147,5 @@ if token ~= '' then
   call('DEL', lease, KEYS[#KEYS - 1], KEYS[#KEYS])
   if user_holder == token then call('DEL', user_lease) end
 end
+if expired > 0 then return {'done', used[1] or false, expired} end
 return {'done', used[1]}

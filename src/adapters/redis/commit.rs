@@ -106,9 +106,14 @@ pub fn call<'s>(
     Ok(call)
 }
 
-/// What the script says it did.
-pub fn committed(answer: Value) -> Result<Committed, StoreError> {
+/// What the script says it did, and how many waits of the user it has found expired.
+pub fn committed(answer: Value) -> Result<(Committed, u64), StoreError> {
     let mut parts = Parts::of(answer)?;
+    let committed = read(&mut parts)?;
+    Ok((committed, parts.next::<Option<u64>>()?.unwrap_or(0)))
+}
+
+fn read(parts: &mut Parts) -> Result<Committed, StoreError> {
     match parts.next::<String>()?.as_str() {
         "done" => Ok(Committed::Done {
             tenant_state_bytes: parts.next()?,

@@ -1,6 +1,8 @@
 //! [`TurnStore`] on Redis: what goes into the scripts and what comes out of them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -59,6 +61,7 @@ pub struct RedisStore {
     release: Script,
     withdraw: Script,
     write: Script,
+    expired: Mutex<BTreeMap<TenantId, u64>>,
 }
 
 impl RedisStore {
@@ -81,6 +84,7 @@ impl RedisStore {
             release: Script::new(RELEASE),
             withdraw: Script::new(WITHDRAW),
             write: Script::new(WRITE),
+            expired: Mutex::default(),
         })
     }
 
@@ -127,6 +131,16 @@ impl RedisStore {
         let mut all = Problems::default();
         all.extend(problems);
         Ok(all)
+    }
+
+    /// How many waits of each tenant commits have found expired since this was asked last.
+    pub fn expired_waits(&self) -> BTreeMap<TenantId, u64> {
+        mem::take(&mut *self.expired.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn count_expired(&self, tenant: &TenantId, waits: u64) {
+        let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        *expired.entry(tenant.clone()).or_default() += waits;
     }
 
     /// The server's name and version, such as `Redis 7.0.15`; none where its ACL withholds it.
@@ -187,7 +201,11 @@ impl TurnStore for RedisStore {
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StoreError> {
         let keys = self.keys(commit.activity);
         let call = commit::call(&self.commit, &keys, commit, self.dedupe_window)?;
-        commit::committed(self.run(&call).await?)
+        let (committed, expired) = commit::committed(self.run(&call).await?)?;
+        if expired > 0 {
+            self.count_expired(&commit.activity.tenant, expired);
+        }
+        Ok(committed)
     }
 
     async fn published(&self, activity: &Activity) -> Result<(), StoreError> {

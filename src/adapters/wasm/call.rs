@@ -20,7 +20,7 @@ use super::prepare::Prepared;
 use super::threads::Threads;
 use super::ticker::Ticker;
 use crate::budget::MemoryKind;
-use crate::model::{MAX_DEPTH, TenantId, is_too_deep};
+use crate::model::{MAX_DEPTH, PAYLOAD_LOG, TenantId, is_too_deep};
 use crate::ports::{CallStep, ComponentCall, ComponentError, ComponentOutput, Running};
 use crate::telemetry::{CallOutcome, ComponentMetrics};
 
@@ -240,6 +240,7 @@ impl Hall {
             return limit("the slots that there are for its modules, memories and tables (`components.instances`)".to_owned());
         }
         tracing::debug!(
+            target: PAYLOAD_LOG,
             component,
             error = format!("{error:?}"),
             "a component trapped"

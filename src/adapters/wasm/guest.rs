@@ -12,7 +12,7 @@ use super::limits::MemoryLimit;
 use super::mailbox::Mailbox;
 use super::stdio::Lines;
 use crate::budget::{MemoryBudget, MemoryKind};
-use crate::model::{StateBudget, StateLimitError, json_len};
+use crate::model::{PAYLOAD_LOG, StateBudget, StateLimitError, json_len};
 use crate::ports::{ComponentCall, Declared};
 use crate::telemetry::{Capability, ComponentMetrics};
 
@@ -151,7 +151,7 @@ impl Guest {
                 wasi.env(name, value);
             }
         }
-        if tracing::enabled!(tracing::Level::DEBUG) {
+        if tracing::enabled!(target: PAYLOAD_LOG, tracing::Level::DEBUG) {
             wasi.stdout(Lines::new(call, "stdout"))
                 .stderr(Lines::new(call, "stderr"));
         }

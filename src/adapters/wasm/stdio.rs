@@ -1,4 +1,4 @@
-//! What components print: to the log at debug level, line by line and not without end.
+//! What components print: to the log of payloads, line by line and not without end.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::model::{LogBudget, cut_line};
+use crate::model::{LogBudget, PAYLOAD_LOG, Redaction, cut_line};
 use crate::ports::ComponentCall;
 
 /// What one call may print on each of its two streams; the rest is swallowed.
@@ -31,6 +31,7 @@ struct Printed {
     line: Vec<u8>,
     left: usize,
     budget: LogBudget,
+    redaction: Redaction,
 }
 
 impl Lines {
@@ -42,6 +43,7 @@ impl Lines {
             line: Vec::new(),
             left: MOST_BYTES,
             budget: call.log.clone(),
+            redaction: Redaction::of(call.grants.env.values().map(String::as_str)),
         })))
     }
 
@@ -64,9 +66,11 @@ impl Lines {
 impl Printed {
     fn log(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
-        let line = cut_line(line.trim_end());
+        let line = self.redaction.apply(line.trim_end().to_owned());
+        let line = cut_line(&line);
         if !line.is_empty() && self.budget.take() {
             tracing::debug!(
+                target: PAYLOAD_LOG,
                 component = %self.component,
                 tenant = %self.tenant,
                 stream = self.stream,
@@ -158,6 +162,7 @@ mod tests {
             line: Vec::new(),
             left: MOST_BYTES,
             budget: budget.clone(),
+            redaction: Redaction::default(),
         })));
         lines.print("\n\n\nx\n".repeat(300).as_bytes());
         assert_eq!(budget.left_out(), 300 - LogBudget::LINES);

@@ -13,6 +13,7 @@ use super::helper::{Helper, bare, check_level, compute, unfit, unknown};
 use super::program::{Call, Element, Expression, Origin, Place};
 use crate::flow::budget::{Budget, Excess};
 use crate::flow::path::walk;
+use crate::model::PAYLOAD_LOG;
 
 type Rendered = Result<(), Unrenderable>;
 
@@ -168,7 +169,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Says something to the worker's log: what users wrote belongs there at debug level only.
+    /// Says something to the worker's log, where that shows what users wrote.
     fn log(&mut self, params: &[Cow<'_, Value>]) -> Rendered {
         let mut line = String::new();
         for (n, param) in params.iter().enumerate() {
@@ -177,7 +178,7 @@ impl Writer<'_> {
             }
             write(&mut line, param, self.budget)?;
         }
-        tracing::debug!(line, "template log");
+        tracing::debug!(target: PAYLOAD_LOG, line, "template log");
         Ok(())
     }
 

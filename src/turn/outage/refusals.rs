@@ -36,6 +36,14 @@ pub enum Part {
 }
 
 impl Part {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Inbound,
+        Self::Store,
+        Self::Outbound,
+        Self::DeadLetters,
+    ];
+
     /// The part as a label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ mod publishing;
 mod refusals;
 mod rotation;
 mod topology;
-mod unreadable;
+pub(crate) mod unreadable;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::*;
 
 /// Sends `hi` with these raw headers, as a client that checks nothing can, and waits until the server has it.
-async fn send_raw(server: &NatsServer, tenant: &TenantId, headers: &[u8]) {
+pub(crate) async fn send_raw(server: &NatsServer, tenant: &TenantId, headers: &[u8]) {
     let url = server.url();
     let mut stream = TcpStream::connect(url.trim_start_matches("nats://"))
         .await

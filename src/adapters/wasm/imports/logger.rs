@@ -6,7 +6,7 @@ use wasmtime::component::{ComponentType, Lift, Linker, Val};
 
 use super::super::guest::Guest;
 use super::types::{Ack, HostError, TenantCtx};
-use crate::model::cut_line;
+use crate::model::{PAYLOAD_LOG, Redaction, cut_line};
 
 pub(super) const NAMES: &[&str] = &[LOGGER, LOGGING];
 const LOGGER: &str = "greentic:telemetry/logger-api@1.0.0";
@@ -59,15 +59,17 @@ pub(super) fn add(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 }
 
 fn log(guest: &Guest, fields: &Fields) {
-    if !tracing::enabled!(tracing::Level::DEBUG) || !guest.call.log.take() {
+    if !tracing::enabled!(target: PAYLOAD_LOG, tracing::Level::DEBUG) || !guest.call.log.take() {
         return;
     }
     let shown = fields.iter().take(MOST_FIELDS).map(|(name, value)| {
         let short = |text: &str| text.chars().take(MOST_CHARS).collect::<String>();
         format!("{}={:?}", short(name).escape_debug(), short(value))
     });
-    let shown = shown.collect::<Vec<_>>().join(" ");
+    let granted = guest.call.grants.env.values().map(String::as_str);
+    let shown = Redaction::of(granted).apply(shown.collect::<Vec<_>>().join(" "));
     tracing::debug!(
+        target: PAYLOAD_LOG,
         component = %guest.call.invocation.component,
         tenant = %guest.call.tenant,
         fields = %cut_line(&shown),

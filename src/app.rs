@@ -5,6 +5,7 @@ mod bounds;
 mod config;
 mod control;
 mod embedding;
+mod left_out;
 mod load;
 mod reload;
 mod threads;
@@ -15,12 +16,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use config::{TenantLimits, turn_config, worker_config};
 pub use control::Control;
 pub use embedding::Embedding;
-pub use load::{LeftOut, Loaded, Loader, load};
+pub use left_out::{Effect, LeftOut, Unusable};
+pub use load::{Loaded, Loader, load};
 pub(crate) use load::{load_with, prepare};
 pub use reload::Reloading;
 pub use threads::TurnThreads;
@@ -86,6 +89,7 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     outage: Outage,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
+    stopped: watch::Sender<Vec<TenantId>>,
     unserved_every: Duration,
 }
 
@@ -162,6 +166,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         } = ports(&nats, &redis);
         let memory = loader.memory().clone();
         let loader = Arc::new(loader);
+        loaded.left_out.show(&loaded.registry, &metrics, &health);
         let live = Arc::new(loader.put_in_force(loaded.registry));
         let turns = Turns {
             store,
@@ -175,6 +180,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             config: turn_config(settings),
         };
         let config = worker_config(settings, &tenants);
+        let stopped = watch::Sender::new(loaded.left_out.stopped().cloned().collect());
         let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config).within(memory);
         let reloading = Reloading {
             loader,
@@ -185,8 +191,11 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             served: worker.served(),
             limits: TenantLimits::of(settings),
             metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            stopped: stopped.clone(),
             every: settings.reload.every,
             seen: loaded.seen,
+            owners: loaded.owners,
             left_out: loaded.left_out,
         };
         let app = Self {
@@ -197,6 +206,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             outage,
             metrics,
             live,
+            stopped,
             unserved_every: settings.nats.unserved_every,
         };
         Ok((app, reloading))
@@ -212,6 +222,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             outage,
             metrics,
             live,
+            stopped,
             unserved_every,
         } = self;
         let over = CancellationToken::new();
@@ -219,6 +230,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             Arc::clone(&nats),
             live,
             Arc::clone(&metrics),
+            stopped,
             unserved_every,
         );
         tokio::spawn(stop.clone().run_until_cancelled_owned(unserved));
@@ -263,7 +275,7 @@ struct Look {
     outage: Outage,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    served: tokio::sync::watch::Sender<worker::Served>,
+    served: watch::Sender<worker::Served>,
 }
 
 impl Look {

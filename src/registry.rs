@@ -111,6 +111,12 @@ impl Registry {
         tenants
     }
 
+    /// The packs of a tenant.
+    pub fn packs_of(&self, tenant: &TenantId) -> impl Iterator<Item = &Arc<BoundPack>> {
+        let bound = self.tenants.get(tenant).into_iter();
+        bound.flat_map(|tenant| tenant.packs.values())
+    }
+
     /// All bound packs, by tenant, name and version.
     pub fn packs(&self) -> Vec<&Arc<BoundPack>> {
         let packs = self.tenants.values().flat_map(|t| t.packs.values());

@@ -23,6 +23,7 @@ use super::compute::ComputeMetrics;
 use super::health::{Health, Refused};
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use super::unserved::UnservedMetrics;
+use super::unusable::UnusableMetrics;
 use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
@@ -38,6 +39,7 @@ pub struct Metrics {
     health: Arc<Health>,
     families: Families,
     unserved: UnservedMetrics,
+    unusable: UnusableMetrics,
     /// What the gauge of refusals has at 1.
     refused: Mutex<HashSet<RefusedPart>>,
     /// The tenants of which packs are left out.
@@ -148,6 +150,7 @@ impl Metrics {
         Self {
             families,
             unserved: UnservedMetrics::register(&mut registry),
+            unusable: UnusableMetrics::register(&mut registry),
             registry,
             health,
             refused: Mutex::default(),
@@ -177,6 +180,11 @@ impl Metrics {
     /// The messages that nobody takes.
     pub fn unserved_messages(&self) -> &UnservedMetrics {
         &self.unserved
+    }
+
+    /// The tenants whose bindings cannot be used.
+    pub fn unusable_bindings(&self) -> &UnusableMetrics {
+        &self.unusable
     }
 
     /// What is counted of memory, too.

@@ -248,6 +248,14 @@ fn the_document_names_every_metric_and_no_other() {
     metrics.tenant(&tenant()).dead_letter("code");
     metrics.refused(&[refused()]);
     metrics.left_out(&[(tenant(), 1)].into());
+    metrics.unusable_bindings().set(&[Unusable {
+        tenant: None,
+        effect: "ignored",
+        file: None,
+        place: None,
+        problem: "no".to_owned(),
+        help: None,
+    }]);
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page
         .lines()

@@ -35,6 +35,7 @@ mod poison;
 mod refusals;
 mod reload;
 mod starting;
+mod stopped_tenants;
 mod tenants;
 mod traffic;
 mod turn_store;

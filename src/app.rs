@@ -39,7 +39,7 @@ use crate::ports::{Inbound, Publisher, StoreError, TransportError, TurnStore};
 use crate::registry::Live;
 use crate::settings::Settings;
 use crate::telemetry::{HEARTBEAT, Health, Metrics, Refused};
-use crate::turn::{Outage, RefusedPart, Server, Turns};
+use crate::turn::{AwaitedPacks, Outage, RefusedPart, Server, Turns};
 use crate::worker::{self, Drained, Worker};
 
 /// How often the connections are looked at for readiness.
@@ -177,6 +177,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             compute: Arc::new(compute.map_err(StartError::Compute)?),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
+            awaited: AwaitedPacks::default(),
             config: turn_config(settings),
         };
         let config = worker_config(settings, &tenants);

@@ -191,41 +191,43 @@ pub(crate) fn wrong_default(error: &DefaultError) -> Problem {
         .remedy("name a pack that is bound and a flow that its gtbind lists: `<pack name>/<flow>`")
 }
 
-/// Loads a pack that is not bound any more from the archive that was kept of it, for a tenant that still has parked
-/// conversations in it, and the code that its flows call. No flow of it can be started, and it is granted what every
-/// pack is.
-///
-/// # Errors
-/// The archive is not there, is not that pack, or does not load.
-pub fn load_kept(
-    sources: &Sources<'_>,
-    (pack, archive): (PackId, &Path),
-    tenant: &TenantId,
-) -> Result<(BoundPack, Vec<ComponentCode>), Problems> {
+/// A binding of a pack that no gtbind binds, for a tenant that has conversations parked in it. No flow of it can be started,
+/// and it is granted what every pack is.
+pub fn unbound(tenant: &TenantId, pack: PackId, reference: PackRef) -> PackBinding {
     let origin = Origin {
-        file: archive.to_owned(),
+        file: PathBuf::from(reference.to_string()),
         place: "archive".to_owned(),
     };
-    let binding = PackBinding {
+    PackBinding {
         tenant: tenant.clone(),
         pack_id: Entry {
             value: pack,
             origin: origin.clone(),
         },
         pack_ref: Entry {
-            value: PackRef::File(archive.to_owned()),
+            value: reference,
             origin,
         },
         flows: BTreeMap::new(),
         env: BTreeMap::new(),
-    };
-    let (env, mut problems) = bindings::grant(sources.policy, &binding, sources.environment);
+    }
+}
+
+/// Loads a pack that is bound like this, and the code that its flows call.
+///
+/// # Errors
+/// The archive is not there, is not that pack, or does not load.
+pub fn load_unbound(
+    sources: &Sources<'_>,
+    binding: &PackBinding,
+) -> Result<(BoundPack, Vec<ComponentCode>), Problems> {
+    let (env, mut problems) = bindings::grant(sources.policy, binding, sources.environment);
     let mut shelf = Shelf::new(sources.undeclared_state);
-    let opened = shelf.take(sources, &binding, &mut problems);
+    let opened = shelf.take(sources, binding, &mut problems);
     let program = opened.as_ref().and_then(|opened| opened.program.as_ref());
     match (&opened, program) {
         (Some(opened), Some(program)) => {
-            let bound = bind(&binding, opened, program, env, &mut problems);
+            let bound = bind(binding, opened, program, env, &mut problems);
             Ok((bound, shelf.into_code()))
         }
         _ => Err(problems),
@@ -297,6 +299,7 @@ fn bind(
         id: binding.pack_id.value,
         name: manifest.pack_id.to_string(),
         version: manifest.version.clone(),
+        reference: binding.pack_ref.value.for_others().map(Arc::from),
         program: Arc::clone(program),
         flows: binding.flows.keys().cloned().collect(),
         components: opened.components.clone(),

@@ -93,9 +93,15 @@ impl Reloading {
                 _ = hangup.recv() => true,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
                 () = self.loader.late() => true,
+                wanted = self.live.wanted() => {
+                    let (loader, live) = (Arc::clone(&self.loader), Arc::clone(&self.live));
+                    tokio::spawn(loader.look_for(wanted, live));
+                    // The gtbinds may have changed and bind it, or what they bind may be there by now.
+                    failed.is_some() && !self.every.is_zero()
+                }
                 () = sleep(self.every), if !self.every.is_zero() => false,
             };
-            if !asked && !self.has_changed().await {
+            if !asked && (self.every.is_zero() || !self.has_changed().await) {
                 continue;
             }
             failed = match self.reload().await {

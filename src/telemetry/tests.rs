@@ -174,7 +174,8 @@ async fn the_metrics_page_says_what_happened() {
     );
 }
 
-const EXPECTED_PAGE: &str = r#"greentic_worker_build_info{version="0.1.0"} 1
+const EXPECTED_PAGE: &str = r#"greentic_worker_bindings_unusable{tenant="",effect="ignored"} 0
+greentic_worker_build_info{version="0.1.0"} 1
 greentic_worker_commit_conflicts_total{tenant="dev.local"} 1
 greentic_worker_compute_runs_total{tenant="dev.local"} 0
 greentic_worker_compute_seconds_total{tenant="dev.local"} 0.0
@@ -248,14 +249,6 @@ fn the_document_names_every_metric_and_no_other() {
     metrics.tenant(&tenant()).dead_letter("code");
     metrics.refused(&[refused()]);
     metrics.left_out(&[(tenant(), 1)].into());
-    metrics.unusable_bindings().set(&[Unusable {
-        tenant: None,
-        effect: "ignored",
-        file: None,
-        place: None,
-        problem: "no".to_owned(),
-        help: None,
-    }]);
     let page = metrics.render().unwrap();
     let mut counted: Vec<&str> = page
         .lines()

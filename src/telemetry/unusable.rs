@@ -47,6 +47,12 @@ impl UnusableMetrics {
             "1 while bindings of the tenant cannot be used, 0 once they can",
             metrics.gauge.clone(),
         );
+        // There from the start, so that it can be seen to be watched.
+        let nobody = Label {
+            tenant: String::new(),
+            effect: "ignored",
+        };
+        metrics.gauge.get_or_create(&nobody).set(0);
         metrics
     }
 

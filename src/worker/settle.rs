@@ -115,6 +115,9 @@ where
             if let Some(pause) = outage.hold(tenant, sequence) {
                 return Ended::held(pause);
             }
+            if let Some(pause) = self.turns.awaited.hold(activity) {
+                return Ended::held(pause);
+            }
             *running = Some((waiting.claim.acquire().await, metrics.turn_began()));
             let delivered = delivery.delivered();
             let _alone = match delivered >= SUSPECT_DELIVERY {
@@ -172,6 +175,9 @@ where
         {
             let pause = turns.outage.away_for(tenant);
             return delivery.hand_back(pause).await.map(|()| false);
+        }
+        if let Some(activity) = activity {
+            turns.awaited.forget(activity);
         }
         say_dead_lettered(rejection);
         self.apologise(activity).await;

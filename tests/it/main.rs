@@ -34,6 +34,7 @@ mod outages;
 mod poison;
 mod refusals;
 mod reload;
+mod roll_outs;
 mod starting;
 mod stopped_tenants;
 mod tenants;

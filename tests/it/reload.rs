@@ -127,8 +127,10 @@ async fn a_wait_whose_pack_is_nowhere_is_put_aside_and_left_as_it_is() {
     provider.expect_text("one asks").await;
     assert_eq!(first.stop().await, 0);
 
+    one.hide();
     let tenant = rebind(tenant, &pack("two"));
     let second = worker(&servers, empty.path())
+        .setting("PACKS__GONE_AFTER", "1s")
         .bindings(&tenant)
         .start()
         .await;
@@ -143,7 +145,7 @@ async fn a_wait_whose_pack_is_nowhere_is_put_aside_and_left_as_it_is() {
 
     // Put into the cache of the running worker, the pack is found, and the wait is still there.
     let name = format!("{}.gtpack", one.id.stored());
-    fs::copy(&one.file, empty.path().join(name)).unwrap();
+    fs::copy(one.hidden(), empty.path().join(name)).unwrap();
     provider.send(&Message::new("c1", "Ada").id("again")).await;
     provider.expect_text("one heard Ada").await;
     assert_eq!(second.stop().await, 0);

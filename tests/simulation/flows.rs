@@ -136,6 +136,7 @@ pub fn registry() -> Arc<Live> {
         id: PackId::of_archive(b"simulated"),
         name: "simulated".to_owned(),
         version: semver::Version::new(1, 0, 0),
+        reference: None,
         program: Arc::clone(&program),
         flows: ["main", "side", "echo", "broken"]
             .map(|flow| FlowId::new(flow).expect("a flow"))

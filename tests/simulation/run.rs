@@ -9,7 +9,7 @@ use greentic_worker::model::{EnvId, TenantId};
 use greentic_worker::ports::{NewId, Publisher, TurnStore};
 use greentic_worker::registry::Live;
 use greentic_worker::telemetry::{Health, Metrics};
-use greentic_worker::turn::{self, Outage, RetryPolicy, Turns};
+use greentic_worker::turn::{self, AwaitedPacks, Outage, RetryPolicy, Turns};
 use greentic_worker::worker::{self, Worker};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -224,6 +224,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
         clock,
         ids,
         outage: Outage::default(),
+        awaited: AwaitedPacks::default(),
         config: turn::Config {
             env: EnvId::new("dev").expect("an environment"),
             payload_bytes: 1024 * 1024,
@@ -235,6 +236,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
             turn_timeout: Duration::from_secs(10),
             lease_ttl: LEASE,
             wait_ttl: WAIT_TTL,
+            gone_after: Duration::from_secs(30),
             bounds: turn::Bounds::default(),
         },
     }

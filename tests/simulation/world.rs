@@ -74,6 +74,8 @@ pub struct Plan {
     pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
     pub refused: Option<Refused>,
+    /// The workers have two versions of the pack.
+    pub roll_out: bool,
 }
 
 /// What is refused to the tenant that is refused something.
@@ -108,6 +110,7 @@ impl Plan {
             tenants: rng.usize(1..=2),
             calm,
             refused: None,
+            roll_out: false,
             waits_per_user: Quotas::default().waits_per_user,
         }
     }
@@ -130,6 +133,17 @@ impl Plan {
         };
     }
 
+    /// Some workers have the next version of the pack already, and others still the last one; whatever else goes wrong.
+    pub fn roll_out(&mut self) {
+        *self = Self {
+            workers: self.workers.max(2),
+            calm: false,
+            refused: None,
+            roll_out: true,
+            ..self.clone()
+        };
+    }
+
     /// One worker, and many messages that kill it; nothing else goes wrong.
     pub fn poison(&mut self) {
         *self = Self {
@@ -147,6 +161,7 @@ impl Plan {
             poison: 150,
             broken: 0,
             refused: None,
+            roll_out: false,
             waits_per_user: self.waits_per_user,
         };
     }
@@ -165,6 +180,9 @@ impl World {
         let mut plan = Plan::draw(&mut rng);
         if seed % 16 == 12 {
             plan.refusal();
+        }
+        if seed % 16 == 4 {
+            plan.roll_out();
         }
         if seed % 8 == 7 {
             // Fewer than users open.

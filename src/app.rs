@@ -6,6 +6,7 @@ mod bounds;
 mod config;
 mod control;
 mod embedding;
+mod left_out;
 mod limits;
 mod load;
 mod reload;
@@ -17,12 +18,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use config::{TenantLimits, turn_config, worker_config};
 pub use control::Control;
 pub use embedding::Embedding;
-pub use load::{LeftOut, Loaded, Loader, load};
+pub use left_out::{Effect, LeftOut, Unusable};
+pub use load::{Loaded, Loader, load};
 pub(crate) use load::{load_with, prepare};
 pub use reload::Reloading;
 pub use threads::TurnThreads;
@@ -38,7 +41,7 @@ use crate::ports::{Inbound, Publisher, StoreError, TransportError, TurnStore};
 use crate::registry::Live;
 use crate::settings::Settings;
 use crate::telemetry::{HEARTBEAT, Health, Metrics, Refused};
-use crate::turn::{Outage, RefusedPart, Server, Turns};
+use crate::turn::{AwaitedPacks, Outage, RefusedPart, Server, Turns};
 use crate::worker::{self, Drained, Worker};
 
 /// How often the connections are looked at for readiness.
@@ -88,6 +91,7 @@ pub struct App<I = Nats, S = RedisStore, P = Nats> {
     outage: Outage,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
+    stopped: watch::Sender<Vec<TenantId>>,
     unserved_every: Duration,
     backlog_every: Duration,
 }
@@ -165,6 +169,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         } = ports(&nats, &redis);
         let memory = loader.memory().clone();
         let loader = Arc::new(loader);
+        loaded.left_out.show(&loaded.registry, &metrics, &health);
         let live = Arc::new(loader.put_in_force(loaded.registry));
         let turns = Turns {
             store,
@@ -175,9 +180,11 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             compute: Arc::new(compute.map_err(StartError::Compute)?),
             ids: Arc::new(RandomIds),
             outage: outage.clone(),
+            awaited: AwaitedPacks::default(),
             config: turn_config(settings),
         };
         let config = worker_config(settings, &tenants);
+        let stopped = watch::Sender::new(loaded.left_out.stopped().cloned().collect());
         let worker = Worker::new(inbound, turns, Arc::clone(&metrics), config).within(memory);
         let reloading = Reloading {
             loader,
@@ -188,8 +195,11 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             served: worker.served(),
             limits: TenantLimits::of(settings),
             metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            stopped: stopped.clone(),
             every: settings.reload.every,
             seen: loaded.seen,
+            owners: loaded.owners,
             left_out: loaded.left_out,
         };
         let app = Self {
@@ -200,6 +210,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             outage,
             metrics,
             live,
+            stopped,
             unserved_every: settings.nats.unserved_every,
             backlog_every: settings.nats.backlog_every,
         };
@@ -216,6 +227,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             outage,
             metrics,
             live,
+            stopped,
             unserved_every,
             backlog_every,
         } = self;
@@ -235,6 +247,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
             Arc::clone(&nats),
             live,
             Arc::clone(&metrics),
+            stopped,
             unserved_every,
         );
         tokio::spawn(stop.clone().run_until_cancelled_owned(unserved));
@@ -279,7 +292,7 @@ struct Look {
     outage: Outage,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    served: tokio::sync::watch::Sender<worker::Served>,
+    served: watch::Sender<worker::Served>,
 }
 
 impl Look {

@@ -1,12 +1,12 @@
 //! Gtbinds and the pack store in, a registry out, with every problem that is found on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use greentic_types::PackManifest;
 
-use crate::bindings::{self, Entry, EnvPolicy, Origin, PackBinding};
+use crate::bindings::{self, Entry, EnvPolicy, Origin, Owners, PackBinding, UnusableGtbind};
 use crate::flow::{self, Program};
 use crate::model::{
     FlowId, FlowTarget, Grants, PackId, PackRef, Problem, Problems, TenantId, UndeclaredState,
@@ -60,16 +60,31 @@ pub struct Loaded {
 pub struct Bindings {
     /// One for each pack of each tenant.
     pub merged: Vec<PackBinding>,
-    /// What is wrong with them.
+    /// The gtbinds that cannot be used.
+    pub unusable: Vec<UnusableGtbind>,
+    /// Whose each gtbind is.
+    pub owners: Owners,
+    /// What is wrong with the files and folders that were named.
     pub problems: Problems,
 }
 
 /// Reads gtbinds from files and folders, and merges them.
 pub fn read(paths: &[PathBuf]) -> Bindings {
-    let (gtbinds, mut problems) = bindings::load(paths);
-    let (merged, found) = bindings::merge(gtbinds);
-    problems.extend(found);
-    Bindings { merged, problems }
+    read_again(paths, &Owners::default())
+}
+
+/// The same, for who knows whose each gtbind was before.
+pub fn read_again(paths: &[PathBuf], before: &Owners) -> Bindings {
+    let gtbinds = bindings::load(paths, before);
+    let (merged, contradictory) = bindings::merge(gtbinds.usable);
+    let mut unusable = gtbinds.unusable;
+    unusable.extend(contradictory);
+    Bindings {
+        merged,
+        unusable,
+        owners: gtbinds.owners,
+        problems: gtbinds.problems,
+    }
 }
 
 /// A pack of a tenant's gtbind, as far as it could be opened.
@@ -81,7 +96,7 @@ pub struct Candidate {
     pub name: Option<String>,
     /// The pack, if it can be run.
     pub bound: Option<BoundPack>,
-    /// All that is wrong with it. A pack that several tenants bind is told of once.
+    /// All that is wrong with it. Where several tenants bind a pack, each of them has its errors, and the first its warnings.
     pub problems: Problems,
 }
 
@@ -92,7 +107,9 @@ pub struct Opening {
     pub candidates: Vec<Candidate>,
     /// The code that the flows call, each once.
     pub code: Vec<ComponentCode>,
-    /// What is wrong with the gtbinds themselves.
+    /// The gtbinds that cannot be used.
+    pub unusable: Vec<UnusableGtbind>,
+    /// What is wrong with the files and folders that were named.
     pub problems: Problems,
 }
 
@@ -103,7 +120,7 @@ pub fn load(sources: &Sources<'_>, bindings: Bindings) -> Result<Loaded, Problem
 }
 
 /// Opens everything that the gtbinds bind. A pack that is broken is in no other one's way.
-pub fn open(sources: &Sources<'_>, Bindings { merged, problems }: Bindings) -> Opening {
+pub fn open(sources: &Sources<'_>, bindings: Bindings) -> Opening {
     let mut shelf = Shelf::new(sources.undeclared_state);
     let candidate = |binding: &PackBinding| {
         let (env, mut problems) = bindings::grant(sources.policy, binding, sources.environment);
@@ -123,9 +140,10 @@ pub fn open(sources: &Sources<'_>, Bindings { merged, problems }: Bindings) -> O
         }
     };
     Opening {
-        candidates: merged.iter().map(candidate).collect(),
+        candidates: bindings.merged.iter().map(candidate).collect(),
         code: shelf.into_code(),
-        problems,
+        unusable: bindings.unusable,
+        problems: bindings.problems,
     }
 }
 
@@ -138,20 +156,23 @@ impl Opening {
         let Self {
             candidates,
             code,
+            unusable,
             mut problems,
         } = self;
+        problems.extend(unusable.into_iter().flat_map(|gtbind| gtbind.problems));
         let mut bound = Vec::new();
         for candidate in candidates {
             problems.extend(candidate.problems);
             bound.extend(candidate.bound);
         }
+        let mut problems = problems.each_once();
         let (registry, errors) = Registry::new(bound, defaults);
         if problems.has_errors() {
             // What else is wrong may follow from what is missing by now.
             return Err(problems);
         }
         problems.extend(errors.iter().map(wrong_default));
-        warn(&registry, defaults, &mut problems);
+        warn(&registry, defaults, &BTreeSet::new(), &mut problems);
         if problems.has_errors() {
             return Err(problems);
         }
@@ -170,41 +191,43 @@ pub(crate) fn wrong_default(error: &DefaultError) -> Problem {
         .remedy("name a pack that is bound and a flow that its gtbind lists: `<pack name>/<flow>`")
 }
 
-/// Loads a pack that is not bound any more from the archive that was kept of it, for a tenant that still has parked
-/// conversations in it, and the code that its flows call. No flow of it can be started, and it is granted what every
-/// pack is.
-///
-/// # Errors
-/// The archive is not there, is not that pack, or does not load.
-pub fn load_kept(
-    sources: &Sources<'_>,
-    (pack, archive): (PackId, &Path),
-    tenant: &TenantId,
-) -> Result<(BoundPack, Vec<ComponentCode>), Problems> {
+/// A binding of a pack that no gtbind binds, for a tenant that has conversations parked in it. No flow of it can be started,
+/// and it is granted what every pack is.
+pub fn unbound(tenant: &TenantId, pack: PackId, reference: PackRef) -> PackBinding {
     let origin = Origin {
-        file: archive.to_owned(),
+        file: PathBuf::from(reference.to_string()),
         place: "archive".to_owned(),
     };
-    let binding = PackBinding {
+    PackBinding {
         tenant: tenant.clone(),
         pack_id: Entry {
             value: pack,
             origin: origin.clone(),
         },
         pack_ref: Entry {
-            value: PackRef::File(archive.to_owned()),
+            value: reference,
             origin,
         },
         flows: BTreeMap::new(),
         env: BTreeMap::new(),
-    };
-    let (env, mut problems) = bindings::grant(sources.policy, &binding, sources.environment);
+    }
+}
+
+/// Loads a pack that is bound like this, and the code that its flows call.
+///
+/// # Errors
+/// The archive is not there, is not that pack, or does not load.
+pub fn load_unbound(
+    sources: &Sources<'_>,
+    binding: &PackBinding,
+) -> Result<(BoundPack, Vec<ComponentCode>), Problems> {
+    let (env, mut problems) = bindings::grant(sources.policy, binding, sources.environment);
     let mut shelf = Shelf::new(sources.undeclared_state);
-    let opened = shelf.take(sources, &binding, &mut problems);
+    let opened = shelf.take(sources, binding, &mut problems);
     let program = opened.as_ref().and_then(|opened| opened.program.as_ref());
     match (&opened, program) {
         (Some(opened), Some(program)) => {
-            let bound = bind(&binding, opened, program, env, &mut problems);
+            let bound = bind(binding, opened, program, env, &mut problems);
             Ok((bound, shelf.into_code()))
         }
         _ => Err(problems),
@@ -276,6 +299,7 @@ fn bind(
         id: binding.pack_id.value,
         name: manifest.pack_id.to_string(),
         version: manifest.version.clone(),
+        reference: binding.pack_ref.value.for_others().map(Arc::from),
         program: Arc::clone(program),
         flows: binding.flows.keys().cloned().collect(),
         components: opened.components.clone(),
@@ -289,10 +313,11 @@ fn variable_for(key: &str) -> String {
     key.chars().map(plain).collect::<String>().to_uppercase()
 }
 
-/// What is legal, but perhaps not meant.
+/// What is legal, but perhaps not meant. Of the tenants in `left_out` nothing may be in force although they have gtbinds.
 pub(crate) fn warn(
     registry: &Registry,
     defaults: &BTreeMap<TenantId, DefaultFlow>,
+    left_out: &BTreeSet<&TenantId>,
     problems: &mut Problems,
 ) {
     let tenants = registry.tenants();
@@ -314,7 +339,8 @@ pub(crate) fn warn(
             );
         }
     }
-    for tenant in defaults.keys().filter(|tenant| !tenants.contains(tenant)) {
+    let has_none = |tenant: &&TenantId| !tenants.contains(tenant) && !left_out.contains(tenant);
+    for tenant in defaults.keys().filter(has_none) {
         problems.push(
             Problem::warning(format!(
                 "tenant `{tenant}` has a default flow, but no gtbind"

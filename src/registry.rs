@@ -12,11 +12,13 @@ mod default;
 mod entry;
 mod live;
 mod table;
+mod wanted;
 
 pub use default::{DefaultError, DefaultFlow, InvalidDefaultFlow};
 pub use entry::{Entry, EntryError};
 pub use live::{Live, Loading, Shelf};
 pub use table::Table;
+pub use wanted::WantedPack;
 
 use entry::{Unfit, choose, names, wanted};
 
@@ -31,6 +33,8 @@ pub struct BoundPack {
     pub name: String,
     /// Its version.
     pub version: Version,
+    /// Where other workers may find it; told to those that take up its parked conversations.
+    pub reference: Option<Arc<str>>,
     /// Its flows, compiled; shared by all tenants that bind the pack.
     pub program: Arc<Program>,
     /// The flows that may be started from outside.
@@ -109,6 +113,12 @@ impl Registry {
         let mut tenants: Vec<_> = self.tenants.keys().collect();
         tenants.sort();
         tenants
+    }
+
+    /// The packs of a tenant.
+    pub fn packs_of(&self, tenant: &TenantId) -> impl Iterator<Item = &Arc<BoundPack>> {
+        let bound = self.tenants.get(tenant).into_iter();
+        bound.flat_map(|tenant| tenant.packs.values())
     }
 
     /// All bound packs, by tenant, name and version.

@@ -32,7 +32,9 @@ use greentic_worker::ports::{
 };
 use greentic_worker::registry::{BoundPack, Registry};
 use greentic_worker::telemetry::TurnSpan;
-use greentic_worker::turn::{Bounds, Config, Disposition, Ended, Outage, RetryPolicy, Turns};
+use greentic_worker::turn::{
+    AwaitedPacks, Bounds, Config, Disposition, Ended, Outage, RetryPolicy, Turns,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -81,6 +83,7 @@ fn bound(nodes: &Value) -> BoundPack {
         id: pack_id(),
         name: "pack".to_owned(),
         version: semver::Version::new(1, 0, 0),
+        reference: None,
         program: Arc::new(program),
         flows: [FlowId::new("main").unwrap()].into(),
         components: ["plain", "caller"]
@@ -119,6 +122,7 @@ impl World {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),
+            awaited: AwaitedPacks::default(),
             config: Config {
                 env: EnvId::new("dev").unwrap(),
                 payload_bytes: 1024 * 1024,
@@ -130,6 +134,7 @@ impl World {
                 turn_timeout: Duration::from_secs(10),
                 lease_ttl: Duration::from_secs(30),
                 wait_ttl: Duration::from_secs(600),
+                gone_after: Duration::ZERO,
                 bounds: Bounds::default(),
             },
         };

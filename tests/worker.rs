@@ -23,7 +23,7 @@ use greentic_worker::ports::{Clock, Destination, Publisher, TransportError};
 use greentic_worker::registry::Registry;
 use greentic_worker::settings::Settings;
 use greentic_worker::telemetry::{Exposition, Health, Metrics};
-use greentic_worker::turn::{Bounds, Config, Outage, RetryPolicy, Turns};
+use greentic_worker::turn::{AwaitedPacks, Bounds, Config, Outage, RetryPolicy, Turns};
 use greentic_worker::worker::{self, Drained, Worker};
 use time::OffsetDateTime;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -53,6 +53,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
         clock: Arc::new(clock),
         ids: Arc::new(RandomIds),
         outage: outage.clone(),
+        awaited: AwaitedPacks::default(),
         config: Config {
             env: EnvId::new("dev").unwrap(),
             payload_bytes: 1024,
@@ -64,6 +65,7 @@ fn start<P: Publisher>(bus: &Bus, publisher: P, registry: Registry, clock: impl 
             turn_timeout: Duration::from_secs(1),
             lease_ttl: Duration::from_secs(1),
             wait_ttl: Duration::from_secs(1),
+            gone_after: Duration::ZERO,
             bounds: Bounds::default(),
         },
     };

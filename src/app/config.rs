@@ -21,6 +21,7 @@ pub(super) fn turn_config(settings: &Settings) -> turn::Config {
         turn_timeout: worker.turn_timeout,
         lease_ttl: worker.lease_ttl,
         wait_ttl: worker.wait_ttl,
+        gone_after: settings.packs.gone_after,
         bounds: bounds(settings),
     }
 }

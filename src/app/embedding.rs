@@ -15,7 +15,7 @@ use crate::model::TenantId;
 use crate::registry::Live;
 use crate::settings::Settings;
 use crate::telemetry::{Health, Metrics};
-use crate::turn::{Outage, Turns};
+use crate::turn::{AwaitedPacks, Outage, Turns};
 use crate::worker::Worker;
 
 /// A worker inside this process, on the in-process bus and in-memory sessions: what `chat` talks to without a server.
@@ -42,6 +42,7 @@ impl Embedding {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),
+            awaited: AwaitedPacks::default(),
             config: turn_config(settings),
         };
         let metrics = Arc::new(Metrics::new(Arc::new(Health::new(

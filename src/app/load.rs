@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::LeftOut;
 use super::assembly::Assembly;
 use crate::adapters::machine;
 use crate::adapters::packs::Remote;
 use crate::adapters::wasm::{Code, Compiler, Job, Stats, WasmComponents};
-use crate::bindings::{self, EnvPolicy, Fingerprint};
+use crate::bindings::{self, EnvPolicy, Fingerprint, Owners};
 use crate::budget::MemoryBudget;
 use crate::catalog::{self, Bindings, Candidate, ComponentCode, Opening, Sources};
 use crate::flow;
@@ -37,6 +38,7 @@ pub struct Loader {
     counted: ComponentMetrics,
     memory: MemoryBudget,
     keeps: bool,
+    strict: bool,
 }
 
 /// What a load needs besides the network.
@@ -63,19 +65,28 @@ pub struct Loaded {
     pub warnings: Problems,
     /// What the gtbinds were when they were read, or before.
     pub seen: Fingerprint,
+    /// Whose each of them is.
+    pub owners: Owners,
     /// What was left out, where a load goes on without it.
     pub left_out: LeftOut,
 }
 
-/// Packs that are bound and not in force.
-#[derive(Debug, Default)]
-pub struct LeftOut {
-    /// Why.
-    pub problems: Problems,
-    /// How many there are of each tenant.
-    pub packs: BTreeMap<TenantId, u64>,
-    /// The components of all packs that are bound, those that are left out included.
-    pub(super) wanted: HashSet<ComponentDigest>,
+/// What a load found, put together.
+struct Assembled {
+    seen: Fingerprint,
+    owners: Owners,
+    assembly: Assembly,
+    wanted: HashSet<ComponentDigest>,
+}
+
+impl Assembled {
+    fn checked(
+        self,
+        check: impl FnOnce(Assembly) -> Result<Assembly, Problems>,
+    ) -> Result<Self, Problems> {
+        let assembly = check(self.assembly)?;
+        Ok(Self { assembly, ..self })
+    }
 }
 
 type Fetched = HashMap<PackId, Result<Vec<u8>, NotFetched>>;
@@ -141,6 +152,7 @@ impl Loader {
             counted,
             memory,
             keeps: false,
+            strict: settings.bindings_strict,
         })
     }
 
@@ -171,7 +183,7 @@ impl Loader {
     /// # Errors
     /// Every problem that was found, warnings included.
     pub async fn load(&self) -> Result<Loaded, Problems> {
-        let (seen, opening) = self.open_all().await?;
+        let (seen, owners, opening) = self.open_all(&Owners::default()).await?;
         let catalog::Loaded {
             registry,
             code,
@@ -190,32 +202,37 @@ impl Loader {
             components: Arc::clone(&self.components),
             warnings,
             seen,
+            owners,
             left_out: LeftOut::default(),
         })
     }
 
-    /// Loads what is bound now for a worker that starts: without the packs whose components take too much to compile. Those
-    /// that take long come later.
+    /// Loads what is bound now for a worker that starts: without the tenants whose bindings cannot be used, and without packs
+    /// whose components take too much to compile. Those that take long come later.
     ///
     /// # Errors
-    /// Every problem that was found, warnings included, if anything else is wrong.
+    /// Every problem that was found, warnings included, if nobody can be served for it or nothing may be left out.
     pub async fn start(&self) -> Result<Loaded, Problems> {
-        let (seen, assembly) = self.assemble(&Registry::default(), START_PATIENCE).await?;
-        let (assembly, wanted) = assembly;
-        let loaded = self.loaded(seen, assembly.without_mistakes()?, wanted);
-        if !loaded.left_out.problems.is_empty() {
-            tracing::error!(problems = %loaded.left_out.problems, "packs are left out");
-        }
+        let nothing = (&Registry::default(), &Owners::default());
+        let assembled = self.assemble(nothing, START_PATIENCE).await?;
+        let loaded = self.loaded(assembled.checked(|found| found.for_a_start(self.strict))?);
+        loaded.left_out.tell(&LeftOut::default());
         Ok(loaded)
     }
 
-    /// Loads what is bound now, beside what is in force. What is not in order is left out.
+    /// Loads what is bound now, beside what is in force. A tenant of which something cannot be used keeps what it has.
     ///
     /// # Errors
-    /// Every problem that was found, if the gtbinds themselves are wrong.
-    pub(super) async fn load_beside(&self, before: &Registry) -> Result<Loaded, Problems> {
-        let (seen, (assembly, wanted)) = self.assemble(before, RELOAD_PATIENCE).await?;
-        Ok(self.loaded(seen, assembly, wanted))
+    /// Every problem that was found, if the files and folders that were named are wrong, or nothing may be left out.
+    pub(super) async fn load_beside(
+        &self,
+        before: &Registry,
+        owners: &Owners,
+    ) -> Result<Loaded, Problems> {
+        let assembled = self.assemble((before, owners), RELOAD_PATIENCE).await?;
+        let strict = self.strict;
+        let check = |found: Assembly| if strict { found.all() } else { Ok(found) };
+        Ok(self.loaded(assembled.checked(check)?))
     }
 
     /// Returns when a component is ready, or given up, that a load did not wait for.
@@ -223,15 +240,16 @@ impl Loader {
         self.components.late().await;
     }
 
-    fn loaded(
-        &self,
-        seen: Fingerprint,
-        assembly: Assembly,
-        wanted: HashSet<ComponentDigest>,
-    ) -> Loaded {
+    fn loaded(&self, assembled: Assembled) -> Loaded {
+        let Assembled {
+            seen,
+            owners,
+            assembly,
+            wanted,
+        } = assembled;
         Loaded {
             left_out: LeftOut {
-                problems: assembly.problems(),
+                unusable: assembly.unusable,
                 packs: assembly.left_out,
                 wanted,
             },
@@ -239,23 +257,27 @@ impl Loader {
             components: Arc::clone(&self.components),
             warnings: assembly.warnings,
             seen,
+            owners,
         }
     }
 
     async fn assemble(
         &self,
-        before: &Registry,
+        (before, owners): (&Registry, &Owners),
         patience: Duration,
-    ) -> Result<(Fingerprint, (Assembly, HashSet<ComponentDigest>)), Problems> {
-        let (seen, opening) = self.open_all().await?;
+    ) -> Result<Assembled, Problems> {
+        let (seen, owners, opening) = self.open_all(owners).await?;
         let Opening {
             candidates,
             code,
+            unusable,
             problems,
         } = opening;
         if problems.has_errors() {
             let found = candidates.into_iter().flat_map(|found| found.problems);
-            return Err(Problems::of(problems.into_iter().chain(found)));
+            let unusable = unusable.into_iter().flat_map(|gtbind| gtbind.problems);
+            let all = problems.into_iter().chain(unusable).chain(found);
+            return Err(Problems::of(all).each_once());
         }
         let jobs = jobs(&candidates, code);
         let wanted = jobs.iter().map(|job| job.digest).collect();
@@ -263,21 +285,28 @@ impl Loader {
         let until = Instant::now() + patience;
         let prepared = aside(move || components.prepare_until(jobs, Some(until))).await??;
         tell(&prepared.stats);
-        let mut assembly = Assembly::new(candidates, &prepared, before, &self.parts.defaults);
+        let found = (candidates, unusable);
+        let mut assembly = Assembly::new(found, &prepared, before, &self.parts.defaults);
         assembly.warnings.extend(problems);
         assembly.warnings.extend(prepared.stats.warnings);
-        Ok((seen, (assembly, wanted)))
+        Ok(Assembled {
+            seen,
+            owners,
+            assembly,
+            wanted,
+        })
     }
 
-    async fn open_all(&self) -> Result<(Fingerprint, Opening), Problems> {
-        let parts = Arc::clone(&self.parts);
+    async fn open_all(&self, before: &Owners) -> Result<(Fingerprint, Owners, Opening), Problems> {
+        let (parts, before) = (Arc::clone(&self.parts), before.clone());
         let (seen, bindings) = aside(move || {
             let seen = bindings::fingerprint(&parts.bindings);
-            (seen, catalog::read(&parts.bindings))
+            (seen, catalog::read_again(&parts.bindings, &before))
         })
         .await?;
+        let owners = bindings.owners.clone();
         let fetched = self.fetch(&bindings.merged).await;
-        Ok((seen, self.open(bindings, fetched).await?))
+        Ok((seen, owners, self.open(bindings, fetched).await?))
     }
 
     /// Forgets the components that no pack calls which is bound, or which a turn may still ask for.

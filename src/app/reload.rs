@@ -1,5 +1,5 @@
-//! Bindings that change while the worker runs: what is new is loaded beside what runs, and takes its place at once. A pack
-//! that is not in order is left out.
+//! Bindings that change while the worker runs: what is new is loaded beside what runs, and takes its place at once. A tenant
+//! of which something cannot be used goes on as it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use super::config::TenantLimits;
 use super::{LeftOut, Loader};
 use crate::adapters::nats::Nats;
 use crate::adapters::redis::RedisStore;
-use crate::bindings::Fingerprint;
+use crate::bindings::{Fingerprint, Owners};
 use crate::model::{EnvId, Problems, TenantId};
 use crate::ports::{StoreError, TransportError};
 use crate::registry::{Live, Registry};
-use crate::telemetry::{Metrics, Reload};
+use crate::telemetry::{Health, Metrics, Reload};
 use crate::worker::Served;
 
 /// How long after a load that failed another one is tried although nothing has changed: an archive may come later than
@@ -38,10 +38,15 @@ pub struct Reloading {
     pub(super) served: watch::Sender<Served>,
     pub(super) limits: TenantLimits,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) health: Arc<Health>,
+    /// The tenants that are stopped, for those who look for messages that nobody takes.
+    pub(super) stopped: watch::Sender<Vec<TenantId>>,
     /// How often to look; zero for never.
     pub(super) every: Duration,
     /// What the gtbinds were when they were last loaded.
     pub(super) seen: Fingerprint,
+    /// Whose each of them was.
+    pub(super) owners: Owners,
     /// What was left out of it.
     pub(super) left_out: LeftOut,
 }
@@ -80,8 +85,7 @@ struct Failed {
 impl Reloading {
     /// Loads again whenever the gtbinds change or a signal comes.
     pub async fn run(mut self, mut hangup: Signal) {
-        self.metrics.left_out(&self.left_out.packs);
-        let mut failed = self.incomplete(None, false);
+        let mut failed = self.incomplete(None);
         loop {
             let due = failed.as_ref().map(|failed| failed.due);
             let asked = tokio::select! {
@@ -89,13 +93,19 @@ impl Reloading {
                 _ = hangup.recv() => true,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
                 () = self.loader.late() => true,
+                wanted = self.live.wanted() => {
+                    let (loader, live) = (Arc::clone(&self.loader), Arc::clone(&self.live));
+                    tokio::spawn(loader.look_for(wanted, live));
+                    // The gtbinds may have changed and bind it, or what they bind may be there by now.
+                    failed.is_some() && !self.every.is_zero()
+                }
                 () = sleep(self.every), if !self.every.is_zero() => false,
             };
-            if !asked && !self.has_changed().await {
+            if !asked && (self.every.is_zero() || !self.has_changed().await) {
                 continue;
             }
             failed = match self.reload().await {
-                Ok(()) => self.incomplete(failed, true),
+                Ok(()) => self.incomplete(failed),
                 Err(refused) => Some(self.tell(refused, failed)),
             };
         }
@@ -110,7 +120,7 @@ impl Reloading {
             self.seen = now;
         }
         let before = self.live.now();
-        let loaded = self.loader.load_beside(&before).await?;
+        let loaded = self.loader.load_beside(&before, &self.owners).await?;
         let tenants: Vec<TenantId> = loaded.registry.tenants().into_iter().cloned().collect();
         let added: Vec<TenantId> = tenants
             .iter()
@@ -132,16 +142,13 @@ impl Reloading {
             tracing::warn!(problems = %warning, "this is legal, but perhaps not meant");
         }
         self.live.swap(loaded.registry);
-        self.left_out = loaded.left_out;
-        self.loader.forget_others(&self.live, &self.left_out);
+        self.leave_out(loaded.left_out);
         self.served.send_replace(self.limits.served(&tenants));
-        self.seen = loaded.seen;
-        self.metrics.left_out(&self.left_out.packs);
-        self.metrics
-            .reloaded(match self.left_out.problems.is_empty() {
-                true => Reload::Applied,
-                false => Reload::Partial,
-            });
+        (self.seen, self.owners) = (loaded.seen, loaded.owners);
+        self.metrics.reloaded(match self.left_out.is_empty() {
+            true => Reload::Applied,
+            false => Reload::Partial,
+        });
         let packs = self.live.now().packs().len();
         tracing::info!(
             tenants = tenants.len(),
@@ -152,18 +159,19 @@ impl Reloading {
         Ok(())
     }
 
-    /// Tells what is left out of what is in force, once for each reason, and when it is tried again.
-    fn incomplete(&self, before: Option<Failed>, tell: bool) -> Option<Failed> {
-        if self.left_out.problems.is_empty() {
-            return None;
-        }
-        let said = self.left_out.problems.to_string();
-        let (failed, is_new) = Failed::after(before, said);
-        if is_new && tell {
-            let said = &failed.said;
-            tracing::error!(problems = %said, "packs are left out; what else has changed is in force");
-        }
-        Some(failed)
+    /// Says what is left out of what is in force now.
+    fn leave_out(&mut self, now: LeftOut) {
+        now.tell(&self.left_out);
+        now.show(&self.live.now(), &self.metrics, &self.health);
+        self.stopped.send_replace(now.stopped().cloned().collect());
+        self.left_out = now;
+        self.loader.forget_others(&self.live, &self.left_out);
+    }
+
+    /// Tells when what is left out is tried again.
+    fn incomplete(&self, before: Option<Failed>) -> Option<Failed> {
+        let is_complete = self.left_out.is_empty();
+        (!is_complete).then(|| Failed::after(before, self.left_out.said()).0)
     }
 
     /// Says why nothing changes, once for each reason.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::adapters::nats::{Nats, Search, Unserved};
@@ -21,6 +22,7 @@ pub(super) async fn watch(
     nats: Arc<Nats>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
+    stopped: watch::Sender<Vec<TenantId>>,
     every: Duration,
 ) {
     if every.is_zero() {
@@ -33,6 +35,7 @@ pub(super) async fn watch(
         looks.tick().await;
         let registry = live.now();
         let served: Vec<TenantId> = registry.tenants().into_iter().cloned().collect();
+        search.stopped(stopped.borrow().iter().cloned());
         match nats.unserved(&mut search, &served).await {
             Ok(found) => {
                 let subjects = found.iter();
@@ -59,18 +62,13 @@ struct Warnings {
 
 impl Warnings {
     fn warn(&mut self, found: &[Unserved]) {
-        for Unserved { subject, messages } in found {
+        for unserved in found {
+            let subject = &unserved.subject;
             let is_news = self.before.contains(subject) && !self.warned.contains(subject);
             if !is_news || self.warned.len() >= WARNED {
                 continue;
             }
-            tracing::warn!(
-                subject,
-                messages,
-                "nobody serves the tenant of this subject; its messages stay in the stream: correct the provider's subject, \
-                 give a worker a gtbind for the tenant, or remove them with \
-                 `nats stream purge GREENTIC_INBOUND --subject={subject}`"
-            );
+            warn(unserved);
             self.warned.insert(subject.clone());
             if self.warned.len() == WARNED {
                 tracing::warn!("there are more such subjects, which are no longer named");
@@ -81,4 +79,26 @@ impl Warnings {
             .map(|unserved| unserved.subject.clone())
             .collect();
     }
+}
+
+fn warn(unserved: &Unserved) {
+    let Unserved {
+        subject, messages, ..
+    } = unserved;
+    if unserved.is_stopped {
+        tracing::warn!(
+            subject,
+            messages,
+            "the tenant of this subject is stopped, since its bindings cannot be used, and no other worker serves it; its \
+             messages stay in the stream until that is mended"
+        );
+        return;
+    }
+    tracing::warn!(
+        subject,
+        messages,
+        "nobody serves the tenant of this subject; its messages stay in the stream: correct the provider's subject, \
+         give a worker a gtbind for the tenant, or remove them with \
+         `nats stream purge GREENTIC_INBOUND --subject={subject}`"
+    );
 }

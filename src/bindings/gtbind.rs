@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::model::{FlowId, InvalidPackRef, PackId, PackRef, Problem, Problems, TenantId};
-use crate::yaml::{Document, Fields, Node};
+use crate::yaml::{Document, Fields, Node, without_bom};
 
 use super::env::is_variable_name;
 
@@ -96,6 +96,36 @@ pub(super) fn scalar(text: &str) -> Result<String, serde_yaml::Error> {
     Ok(serde_yaml::to_string(text)?.trim_end().to_owned())
 }
 
+/// The tenant of this name, if it can be one.
+pub(super) fn tenant(name: &str) -> Option<TenantId> {
+    name.parse().ok().filter(fits_a_subject)
+}
+
+fn fits_a_subject(tenant: &TenantId) -> bool {
+    !tenant.as_str().split('.').any(str::is_empty)
+}
+
+/// The tenant that a text states which is not a gtbind. Where it is not YAML either, a line of its own has to state it.
+pub(super) fn stated_tenant(file: &Path, text: &str) -> Option<TenantId> {
+    let Ok(document) = Document::parse(file, text) else {
+        let mut lines = without_bom(text).lines();
+        return lines.find_map(tenant_in_line);
+    };
+    let mut problems = Problems::default();
+    let fields = document.root().fields(&mut problems)?;
+    let node = fields.get("tenant")?;
+    tenant(node.text(&mut problems)?)
+}
+
+fn tenant_in_line(line: &str) -> Option<TenantId> {
+    let value = line
+        .strip_prefix("tenant")?
+        .trim_start()
+        .strip_prefix(':')?;
+    let value = value.split_once(" #").map_or(value, |(value, _)| value);
+    tenant(value.trim().trim_matches(['"', '\'']))
+}
+
 struct Reader<'a> {
     file: &'a Path,
     problems: &'a mut Problems,
@@ -143,7 +173,7 @@ impl Reader<'_> {
     fn tenant(&mut self, fields: &Fields<'_>) -> Option<TenantId> {
         let node = fields.require("tenant", "dev.local", self.problems)?;
         let tenant: TenantId = node.id("tenant", self.problems)?;
-        if tenant.as_str().split('.').any(str::is_empty) {
+        if !fits_a_subject(&tenant) {
             self.problems.push(
                 node.error(format!(
                     "`{tenant}` is no tenant: it has an empty part between, before or after its dots"

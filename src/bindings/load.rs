@@ -1,5 +1,6 @@
 //! From files and folders to gtbinds.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,8 @@ use crate::model::{Problem, Problems};
 use crate::yaml::read_text;
 
 use super::GtBind;
+use super::gtbind::stated_tenant;
+use super::owners::{Owners, Unattributed, UnusableGtbind};
 
 const EXTENSION: &str = "gtbind";
 
@@ -14,10 +17,24 @@ const EXTENSION: &str = "gtbind";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(blake3::Hash);
 
+/// The gtbinds of some files and folders.
+#[derive(Clone, Debug)]
+pub struct Gtbinds {
+    /// Those that can be used.
+    pub usable: Vec<GtBind>,
+    /// Those that cannot.
+    pub unusable: Vec<UnusableGtbind>,
+    /// Whose each of them is.
+    pub owners: Owners,
+    /// What is wrong with what was named: a file or folder that is not there, or a folder without gtbinds. Nobody knows
+    /// which tenants that concerns.
+    pub problems: Problems,
+}
+
 /// Reads gtbinds: a file is read whatever its name, a folder gives its `*.gtbind` in the order of their names, hidden ones
-/// left out: macOS and editors make such files (`._a.gtbind`, `.#a.gtbind`). A file that is reached twice is read once. What
-/// could be read comes back beside all the problems.
-pub fn load(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
+/// left out: macOS and editors make such files (`._a.gtbind`, `.#a.gtbind`). A file that is reached twice is read once.
+/// `before` says whose each file was at the last load.
+pub fn load(paths: &[PathBuf], before: &Owners) -> Gtbinds {
     let mut problems = Problems::default();
     if paths.is_empty() {
         problems.push(
@@ -26,26 +43,40 @@ pub fn load(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
             ),
         );
     }
-    let mut files: Vec<PathBuf> = Vec::new();
-    let mut seen = Vec::new();
+    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    for file in files(paths, &mut problems) {
+        match read(&file) {
+            Ok(gtbind) => usable.push(gtbind),
+            Err(unread) => unusable.push(unread),
+        }
+    }
+    let (unusable, owners) = before.attribute(&usable, unusable);
+    Gtbinds {
+        usable,
+        unusable,
+        owners,
+        problems,
+    }
+}
+
+/// The files to read, each once.
+fn files(paths: &[PathBuf], problems: &mut Problems) -> Vec<PathBuf> {
+    let (mut files, mut seen) = (Vec::new(), HashSet::new());
     for path in paths {
-        for file in files_of(path, &mut problems) {
+        if fs::metadata(path).is_err()
+            && let Err(problem) = read_text(path)
+        {
+            problems.push(problem);
+            continue;
+        }
+        for file in files_of(path, problems) {
             // Two spellings of a path are one file.
-            let identity = file.canonicalize().unwrap_or_else(|_| file.clone());
-            if !seen.contains(&identity) {
-                seen.push(identity);
+            if seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone())) {
                 files.push(file);
             }
         }
     }
-    let mut gtbinds = Vec::with_capacity(files.len());
-    for file in files {
-        match read(&file) {
-            Ok(gtbind) => gtbinds.push(gtbind),
-            Err(found) => problems.extend(found),
-        }
-    }
-    (gtbinds, problems)
+    files
 }
 
 /// What the gtbinds are now. It goes by their contents, for times and sizes tell too little on mounted volumes.
@@ -144,9 +175,15 @@ fn near_miss(file: &Path) -> Option<Problem> {
     })
 }
 
-fn read(file: &Path) -> Result<GtBind, Problems> {
-    let text = read_text(file)?;
-    GtBind::parse(file, &text)
+fn read(file: &Path) -> Result<GtBind, Unattributed> {
+    let unusable = |stated, problems| Unattributed {
+        file: file.to_owned(),
+        stated,
+        problems,
+    };
+    let text = read_text(file).map_err(|problem| unusable(None, problem.into()))?;
+    let parsed = GtBind::parse(file, &text);
+    parsed.map_err(|problems| unusable(stated_tenant(file, &text), problems))
 }
 
 #[cfg(test)]
@@ -166,13 +203,20 @@ mod tests {
         file
     }
 
+    fn loaded(paths: &[PathBuf]) -> (Vec<GtBind>, Problems) {
+        let found = load(paths, &Owners::default());
+        let mut problems = found.problems;
+        problems.extend(found.unusable.into_iter().flat_map(|file| file.problems));
+        (found.usable, problems)
+    }
+
     #[test]
     fn a_folder_gives_its_gtbinds_in_order_and_a_file_reached_twice_counts_once() {
         let dir = tempfile::tempdir().unwrap();
         let b = write(dir.path(), "b.gtbind", &gtbind("two"));
         write(dir.path(), "a.gtbind", &gtbind("one"));
         write(dir.path(), "README.md", "not a gtbind");
-        let (found, problems) = load(&[b, dir.path().join(".")]);
+        let (found, problems) = loaded(&[b, dir.path().join(".")]);
         assert!(problems.is_empty(), "{problems}");
         let flows: Vec<_> = found.iter().map(|g| g.flows[0].value.as_str()).collect();
         assert_eq!(flows, ["two", "one"]);
@@ -185,7 +229,7 @@ mod tests {
         fs::create_dir(&empty).unwrap();
         let binary = dir.path().join("x.gtbind");
         fs::write(&binary, [0xff, 0xfe]).unwrap();
-        let (found, problems) = load(&[empty, dir.path().join("absent"), binary]);
+        let (found, problems) = loaded(&[empty, dir.path().join("absent"), binary]);
         assert!(found.is_empty());
         let messages: Vec<_> = problems.iter().map(|p| p.message.as_str()).collect();
         assert_eq!(
@@ -201,7 +245,7 @@ mod tests {
                 .iter()
                 .all(|p| p.remedy.is_some() && p.file.is_some())
         );
-        assert!(load(&[]).1.has_errors());
+        assert!(loaded(&[]).1.has_errors());
     }
 
     #[test]
@@ -222,7 +266,7 @@ mod tests {
         fs::create_dir(&inner).unwrap();
         write(&inner, "e.gtbind", &gtbind("three"));
         fs::create_dir(dir.path().join("empty")).unwrap();
-        let (found, problems) = load(&[dir.path().to_owned()]);
+        let (found, problems) = loaded(&[dir.path().to_owned()]);
         let flows: Vec<_> = found.iter().map(|g| g.flows[0].value.as_str()).collect();
         assert_eq!(flows, ["one"]);
         let warned: Vec<_> = problems
@@ -239,6 +283,28 @@ mod tests {
             .collect();
         assert_eq!(warned, ["b.gtbind.yaml", "c.GTBIND", "d.gtbinds", "more"]);
         assert!(!problems.has_errors(), "{problems}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_tells_its_tenant_as_far_as_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "a.gtbind", &gtbind("one"));
+        for (name, text) in [
+            ("b.gtbind", "tenant: b\nflow: []\n"),
+            ("c.gtbind", "flows: [{id: main\ntenant: 'c' # ours\n"),
+            ("d.gtbind", "tenant: no tenant\n"),
+            ("d.e.gtbind", "\t"),
+            ("t.more.gtbind", "[]"),
+        ] {
+            write(dir.path(), name, text);
+        }
+        let found = load(&[dir.path().to_owned()], &Owners::default());
+        assert!(found.problems.is_empty(), "{}", found.problems);
+        assert_eq!(found.usable.len(), 1);
+        let told: Vec<Vec<_>> = (found.unusable.iter())
+            .map(|file| file.tenants.iter().map(|id| id.as_str()).collect())
+            .collect();
+        assert_eq!(told, [vec!["b"], vec!["c"], vec!["d"], vec![], vec!["t"]]);
     }
 
     #[test]

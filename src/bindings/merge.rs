@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{FlowId, PackId, PackRef, Problem, Problems, TenantId};
+use crate::model::{FlowId, PackId, PackRef, Problem, TenantId};
 
-use super::{Entry, GtBind, Origin};
+use super::{Entry, GtBind, Origin, UnusableGtbind};
 
 /// Everything that the gtbinds say of one pack of one tenant.
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub struct PackBinding {
 }
 
 /// Merges gtbinds per tenant: a pack that is bound twice has the flows and variables of both. A pack with two
-/// references, or a reference with two packs, is a contradiction within a tenant.
-pub fn merge(gtbinds: Vec<GtBind>) -> (Vec<PackBinding>, Problems) {
-    let mut problems = Problems::default();
+/// references, or a reference with two packs, is a contradiction within a tenant; the second file cannot be used then.
+pub fn merge(gtbinds: Vec<GtBind>) -> (Vec<PackBinding>, Vec<UnusableGtbind>) {
+    let mut unusable = Vec::new();
     let mut merged: BTreeMap<(TenantId, PackId), PackBinding> = BTreeMap::new();
     for gtbind in gtbinds {
         let contradiction = merged
@@ -32,7 +32,11 @@ pub fn merge(gtbinds: Vec<GtBind>) -> (Vec<PackBinding>, Problems) {
             .filter(|known| known.tenant == gtbind.tenant)
             .find_map(|known| contradiction(known, &gtbind));
         if let Some(problem) = contradiction {
-            problems.push(problem);
+            unusable.push(UnusableGtbind {
+                file: gtbind.file,
+                tenants: [gtbind.tenant].into(),
+                problems: problem.into(),
+            });
             continue;
         }
         let key = (gtbind.tenant.clone(), gtbind.pack_id.value);
@@ -50,7 +54,7 @@ pub fn merge(gtbinds: Vec<GtBind>) -> (Vec<PackBinding>, Problems) {
             binding.env.entry(value).or_insert(origin);
         }
     }
-    (merged.into_values().collect(), problems)
+    (merged.into_values().collect(), unusable)
 }
 
 fn contradiction(known: &PackBinding, new: &GtBind) -> Option<Problem> {
@@ -109,7 +113,7 @@ mod tests {
             ),
             gtbind("3.gtbind", "u", pack, "flows: [{id: main}]"),
         ]);
-        assert!(problems.is_empty(), "{problems}");
+        assert!(problems.is_empty(), "{problems:?}");
         assert_eq!(merged.len(), 2);
         let flows: Vec<_> = merged[0].flows.keys().map(FlowId::as_str).collect();
         assert_eq!(flows, ["main", "side"]);
@@ -134,13 +138,13 @@ mod tests {
                 "flows: [{id: main}]",
             ),
         ]);
-        assert!(problems.is_empty(), "{problems}");
+        assert!(problems.is_empty(), "{problems:?}");
         assert_eq!(merged.len(), 2);
     }
 
     #[track_caller]
     fn contradicts(second: (&str, &str), field: &str) {
-        let (_, problems) = merge(vec![
+        let (_, unusable) = merge(vec![
             gtbind(
                 "one.gtbind",
                 "t",
@@ -150,10 +154,11 @@ mod tests {
             gtbind("two.gtbind", "t", second, "flows: [{id: main}]"),
             gtbind("three.gtbind", "other", second, "flows: [{id: main}]"),
         ]);
-        let problems: Vec<_> = problems.iter().collect();
-        let [problem] = problems[..] else {
-            panic!("{problems:?}")
+        let [file] = &unusable[..] else {
+            panic!("{unusable:?}")
         };
+        assert_eq!(file.tenants, ["t".parse().unwrap()].into());
+        let problem = file.problems.iter().next().unwrap();
         assert_eq!(problem.file.as_deref(), Some(Path::new("two.gtbind")));
         assert!(
             problem.place.as_deref().unwrap().ends_with(field),

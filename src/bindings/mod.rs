@@ -7,10 +7,12 @@ mod env;
 mod gtbind;
 mod load;
 mod merge;
+mod owners;
 mod rebind;
 
 pub use env::{Denial, EnvPattern, EnvPolicy, InvalidPattern, grant, granted_always};
 pub use gtbind::{Entry, GtBind, Origin, render};
-pub use load::{Fingerprint, fingerprint, load};
+pub use load::{Fingerprint, Gtbinds, fingerprint, load};
 pub use merge::{PackBinding, merge};
+pub use owners::{Owners, UnusableGtbind};
 pub use rebind::rebind;

@@ -61,6 +61,7 @@ impl Folder {
             id: self.built.id,
             name: manifest.pack_id.to_string(),
             version: manifest.version.clone(),
+            reference: None,
             program: Arc::clone(&self.program),
             flows: manifest.flows.iter().map(|flow| flow.id.clone()).collect(),
             components: self.opened.components.clone(),

@@ -42,10 +42,16 @@ impl std::fmt::Debug for ComponentCode {
 #[derive(Default)]
 pub(super) struct Shelf {
     undeclared_state: UndeclaredState,
-    opened: HashMap<(PackId, PathBuf), Option<Arc<Opened>>>,
+    opened: HashMap<(PackId, PathBuf), Shelved>,
     code: BTreeMap<ComponentDigest, ComponentCode>,
     /// Whether it was said that the cache cannot be written to.
     said: bool,
+}
+
+/// A pack that was opened, or why it was not.
+struct Shelved {
+    opened: Option<Arc<Opened>>,
+    errors: Vec<Problem>,
 }
 
 /// What is kept of a pack.
@@ -78,25 +84,30 @@ impl Shelf {
     ) -> Option<Arc<Opened>> {
         let file = sources.resolver.locate(&binding.pack_ref.value);
         let key = (binding.pack_id.value, file);
-        if !self.opened.contains_key(&key) {
-            let opened = match open(sources, binding, problems) {
-                Ok((pack, bytes)) => {
-                    self.keep(sources, (&pack.id, &bytes), problems);
-                    Some(Arc::new(self.unpack(
-                        sources.flow_limits,
-                        pack,
-                        &key.1,
-                        problems,
-                    )))
-                }
-                Err(problem) => {
-                    problems.push(problem);
-                    None
-                }
-            };
-            self.opened.insert(key.clone(), opened);
+        if let Some(shelved) = self.opened.get(&key) {
+            problems.extend(shelved.errors_of(binding));
+            return shelved.opened.clone();
         }
-        self.opened.get(&key)?.clone()
+        let mut found = Problems::default();
+        let opened = match open(sources, binding, &mut found) {
+            Ok((pack, bytes)) => {
+                self.keep(sources, (&pack.id, &bytes), &mut found);
+                let unpacked = self.unpack(sources.flow_limits, pack, &key.1, &mut found);
+                Some(Arc::new(unpacked))
+            }
+            Err(problem) => {
+                found.push(problem);
+                None
+            }
+        };
+        let errors = found.iter().filter(|problem| problem.is_error()).cloned();
+        let shelved = Shelved {
+            opened: opened.clone(),
+            errors: errors.collect(),
+        };
+        self.opened.insert(key, shelved);
+        problems.extend(found);
+        opened
     }
 
     /// The code that the flows of all packs call.
@@ -175,6 +186,17 @@ impl Shelf {
             program,
             manifest: pack.manifest,
         }
+    }
+}
+
+impl Shelved {
+    /// The errors, for another gtbind. A pack that could not be opened is the trouble of each gtbind that names it.
+    fn errors_of(&self, binding: &PackBinding) -> impl Iterator<Item = Problem> {
+        let is_opened = self.opened.is_some();
+        self.errors.iter().map(move |error| match is_opened {
+            true => error.clone(),
+            false => binding.pack_ref.origin.locate(error.clone()),
+        })
     }
 }
 

@@ -78,6 +78,9 @@ enum Command {
 struct Serve {
     #[command(flatten)]
     configured: Configured,
+    /// All or nothing: do not start without the tenants whose gtbinds or packs cannot be used
+    #[arg(long)]
+    strict: bool,
     /// Die at this step of a turn
     #[cfg(feature = "it")]
     #[arg(long, hide = true, value_name = "POINT[:NTH][:key=KEY]")]

@@ -24,7 +24,8 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How long the last lines of the log may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-pub fn run(told: Serve) -> Result<(), Failure> {
+pub fn run(mut told: Serve) -> Result<(), Failure> {
+    told.configured.flags.strict = told.strict;
     let Some(loaded) = told.configured.load()? else {
         return Ok(());
     };

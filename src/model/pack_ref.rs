@@ -98,6 +98,15 @@ impl PackRef {
         Ok(Self::File(base.join(path).components().collect()))
     }
 
+    /// The reference as other workers can read it. None if it may hold a secret: the query of an address may be a signature.
+    pub fn for_others(&self) -> Option<String> {
+        match self {
+            Self::Remote(RemoteRef::Web(web)) if web.path.contains('?') => None,
+            Self::File(path) => Some(format!("file://{}", path.display())),
+            Self::Store { .. } | Self::Remote(_) => Some(self.to_string()),
+        }
+    }
+
     fn in_store(rest: &str) -> Result<Self, InvalidPackRef> {
         let (name, version) = rest.split_once('@').ok_or(InvalidPackRef::NoVersion)?;
         let admitted = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
@@ -128,6 +137,24 @@ impl fmt::Display for PackRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_workers_read_the_same_and_no_secret() {
+        for text in [
+            "store://a@1.0.0",
+            "file:///srv/a.gtpack",
+            "https://host/a.gtpack",
+            "s3://bucket/a.gtpack",
+            "oci://host/a:1",
+        ] {
+            let reference = PackRef::parse(text, Path::new("bindings")).unwrap();
+            let told = reference.for_others().unwrap();
+            let read = PackRef::parse(&told, Path::new("elsewhere"));
+            assert_eq!(read, Ok(reference), "{text}");
+        }
+        let signed = PackRef::parse("https://host/a.gtpack?sig=1", Path::new(""));
+        assert_eq!(signed.unwrap().for_others(), None);
+    }
 
     #[track_caller]
     fn check(text: &str, expected: Result<&str, &str>) {

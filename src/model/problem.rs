@@ -1,12 +1,13 @@
 //! What is wrong with something that an operator or author wrote, told so that it can be mended.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::{FlowId, NodeId};
 
 /// How bad a [`Problem`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
     /// Worth knowing; the worker starts.
     Warning,
@@ -15,7 +16,7 @@ pub enum Severity {
 }
 
 /// One thing that is wrong: where it is, what it is and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Whether it stops a start.
     pub severity: Severity,
@@ -50,6 +51,11 @@ impl Problem {
             severity: Severity::Warning,
             ..Self::error(message)
         }
+    }
+
+    /// Whether it is more than a warning.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
     }
 
     /// Says which file it is in.
@@ -134,12 +140,21 @@ impl Problems {
 
     /// Whether any of them stops a start.
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|p| p.severity == Severity::Error)
+        self.0.iter().any(Problem::is_error)
     }
 
     /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The same without those that are there already.
+    #[must_use]
+    pub fn each_once(self) -> Self {
+        let mut seen = HashSet::new();
+        let mut problems = self.0;
+        problems.retain(|problem| seen.insert(problem.clone()));
+        Self(problems)
     }
 
     /// The problems in the order they were found.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::OnceCell;
 
+use super::wanted::{WantedPack, WantedPacks};
 use super::{BoundPack, Registry};
 use crate::model::{PackId, TenantId};
 
@@ -29,6 +30,7 @@ pub struct Live {
     now: RwLock<Arc<Registry>>,
     kept: Mutex<Kept>,
     shelf: Box<dyn Shelf>,
+    wanted: WantedPacks,
     /// The variables that every pack is granted.
     always: BTreeMap<String, String>,
 }
@@ -68,6 +70,7 @@ impl Live {
             now: RwLock::new(Arc::new(registry)),
             kept: Mutex::default(),
             shelf,
+            wanted: WantedPacks::default(),
             always,
         }
     }
@@ -106,6 +109,25 @@ impl Live {
         let namesake = registry.named(tenant, &found.name);
         let env = namesake.map_or_else(|| self.always.clone(), |bound| bound.grants.env.clone());
         Some(Arc::new(found.lent_to(tenant, env)))
+    }
+
+    /// Asks for a pack in which a conversation is parked and which is nowhere here. The reference is what its session says.
+    pub fn want(&self, tenant: &TenantId, pack: PackId, reference: Option<&str>) {
+        self.wanted.ask(tenant, pack, reference);
+    }
+
+    /// The next pack that is asked for.
+    pub async fn wanted(&self) -> WantedPack {
+        self.wanted.next().await
+    }
+
+    /// Keeps a pack that was asked for, if it was found.
+    pub fn looked_for(&self, pack: PackId, found: Option<BoundPack>) {
+        if let Some(found) = found {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.put(Arc::new(found));
+        }
+        self.wanted.done(pack);
     }
 
     /// Every pack that a turn may still ask for without its being loaded first: those that are bound, and those that are
@@ -165,6 +187,7 @@ impl BoundPack {
             id: self.id,
             name: self.name.clone(),
             version: self.version.clone(),
+            reference: self.reference.clone(),
             program: Arc::clone(&self.program),
             flows: Default::default(),
             components: self.components.clone(),

@@ -34,6 +34,7 @@ pub(crate) fn pack(name: &str, flows: &[&str]) -> BoundPack {
         id: PackId::of_archive(name.as_bytes()),
         name: name.trim_end_matches('\'').to_owned(),
         version: Version::new(1, 0, 0),
+        reference: None,
         flows: listed.map(|entry| entry.id.clone()).collect(),
         program: Arc::new(
             Program::compile(&compiled, Inventory::default(), Limits::default())

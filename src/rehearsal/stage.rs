@@ -22,7 +22,7 @@ use crate::model::{Activity, EnvId, InboundMessage, PackId, TenantId};
 use crate::ports::{Clock, Components, StateSlot, StoredState, TurnStore};
 use crate::registry::{Live, Registry};
 use crate::telemetry::TurnSpan;
-use crate::turn::{Bounds, Config, Disposition, Outage, RetryPolicy, Turns};
+use crate::turn::{AwaitedPacks, Bounds, Config, Disposition, Outage, RetryPolicy, Turns};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a turn may take: a case that hangs is to be told, not waited for.
@@ -75,6 +75,7 @@ impl Stage {
             clock: Arc::new(hands.clone()),
             ids: Arc::new(RandomIds),
             outage: Outage::default(),
+            awaited: AwaitedPacks::default(),
             config: Config {
                 env,
                 payload_bytes: 1024 * 1024,
@@ -87,6 +88,7 @@ impl Stage {
                 turn_timeout: TURN_TIMEOUT,
                 lease_ttl: TURN_TIMEOUT * 2,
                 wait_ttl: DAY,
+                gone_after: Duration::ZERO,
                 bounds: Bounds::default(),
             },
         };

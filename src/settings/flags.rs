@@ -15,6 +15,9 @@ pub struct Flags {
     /// A folder of gtbind files; repeatable
     #[arg(long = "bindings-dir", value_name = "DIR")]
     pub bindings_dirs: Vec<PathBuf>,
+    /// A flag of `serve` alone: other commands are strict by themselves.
+    #[arg(skip)]
+    pub strict: bool,
     /// The folder that `store://` pack references look in
     #[arg(long, value_name = "DIR")]
     pub packs_store: Option<PathBuf>,
@@ -48,6 +51,7 @@ impl Flags {
         };
         set(&["bindings"], list(&self.bindings));
         set(&["bindings_dirs"], list(&self.bindings_dirs));
+        set(&["bindings_strict"], self.strict.then(|| Value::from(true)));
         set(&["packs", "store"], self.packs_store.as_deref().map(path));
         set(&["environment"], text(&self.environment));
         set(&["nats", "url"], text(&self.nats_url));
@@ -63,6 +67,7 @@ impl Flags {
 pub(super) fn name_of(key: &str) -> String {
     match key {
         "bindings_dirs" => "--bindings-dir".to_owned(),
+        "bindings_strict" => "--strict".to_owned(),
         key => format!("--{}", key.replace(['.', '_'], "-")),
     }
 }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub bindings: Vec<PathBuf>,
     /// Folders of gtbind files.
     pub bindings_dirs: Vec<PathBuf>,
+    /// Whether all gtbinds or none are in force.
+    pub bindings_strict: bool,
     /// Where packs come from.
     pub packs: Packs,
     /// When bindings are loaded again.

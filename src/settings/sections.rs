@@ -27,6 +27,9 @@ pub struct Packs {
     pub signatures: Signatures,
     /// The folder that keeps archives by their ids; none keeps nothing.
     pub cache_dir: Option<PathBuf>,
+    /// How long the answer to a conversation is left to other workers that is parked in a pack which is not here.
+    #[serde(with = "humantime_serde")]
+    pub gone_after: Duration,
     /// For archives of other machines: a PEM file of authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
     /// What single web hosts and OCI registries need.
@@ -194,6 +197,7 @@ impl Default for Packs {
             store: PathBuf::from("./packs/store"),
             signatures: Signatures::default(),
             cache_dir: Some(PathBuf::from("./cache/packs")),
+            gone_after: Duration::from_secs(5 * 60),
             ca_file: None,
             hosts: BTreeMap::new(),
             s3: S3::default(),

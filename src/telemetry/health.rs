@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::unusable::Unusable;
+
 /// What the parts of the worker know about its state, for `/livez` and `/readyz`. It begins as not started, with
 /// neither NATS nor Redis reached.
 #[derive(Debug)]
@@ -17,7 +19,9 @@ pub struct Health {
     nats: AtomicBool,
     redis: AtomicBool,
     nobody_served: AtomicBool,
+    nobody_bound: AtomicBool,
     refused: RwLock<Vec<Refused>>,
+    unusable: RwLock<Vec<Unusable>>,
     last_pull: LastPull,
     /// When the threads that turns run on last showed that they come round.
     last_heartbeat: LastPull,
@@ -57,6 +61,8 @@ pub enum NotReady {
     HeldUp,
     /// The servers are there, and refuse every tenant something that it cannot do without.
     NobodyServed,
+    /// No tenant's bindings can be used.
+    NobodyBound,
 }
 
 /// How a worker that is not alive stands still.
@@ -100,7 +106,9 @@ impl Health {
             nats: AtomicBool::new(false),
             redis: AtomicBool::new(false),
             nobody_served: AtomicBool::new(false),
+            nobody_bound: AtomicBool::new(false),
             refused: RwLock::default(),
+            unusable: RwLock::default(),
             last_pull: LastPull::new(),
             last_heartbeat: LastPull::new(),
             stalled_after,
@@ -146,6 +154,21 @@ impl Health {
         refused.clone()
     }
 
+    /// What is wrong with bindings now, and whether none is in force for it.
+    pub fn unusable(&self, unusable: Vec<Unusable>, nobody_bound: bool) {
+        self.nobody_bound.store(nobody_bound, Relaxed);
+        *self
+            .unusable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = unusable;
+    }
+
+    /// What is wrong with bindings: with any of it the worker is degraded, though it may be ready.
+    pub fn unusable_bindings(&self) -> Vec<Unusable> {
+        let unusable = self.unusable.read().unwrap_or_else(PoisonError::into_inner);
+        unusable.clone()
+    }
+
     /// A pull came to its end: with messages, without any, or with an error that the worker deals with. It is also for a
     /// loop that has a good reason not to pull just now (no free slot, a server that is away) and looks again later: what
     /// counts is that the loop goes round.
@@ -183,6 +206,7 @@ impl Health {
             (!self.redis.load(Relaxed), NotReady::RedisDown),
             (held_up, NotReady::HeldUp),
             (self.nobody_served.load(Relaxed), NotReady::NobodyServed),
+            (self.nobody_bound.load(Relaxed), NotReady::NobodyBound),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -205,6 +229,7 @@ impl NotReady {
             Self::RedisDown => "redis is unreachable",
             Self::HeldUp => "the threads that turns run on are held up",
             Self::NobodyServed => "every tenant is refused",
+            Self::NobodyBound => "no tenant's bindings can be used",
         }
     }
 }
@@ -260,6 +285,9 @@ mod tests {
         health.refused(health.refusals(), true);
         assert_eq!(health.ready(), Err(vec![NotReady::NobodyServed]));
         health.refused(Vec::new(), false);
+        health.unusable(Vec::new(), true);
+        assert_eq!(health.ready(), Err(vec![NotReady::NobodyBound]));
+        health.unusable(Vec::new(), false);
         health.draining();
         assert_eq!(health.ready(), Err(vec![NotReady::Draining]));
     }

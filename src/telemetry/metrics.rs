@@ -27,6 +27,7 @@ use super::limits::{LimitMetrics, Limits};
 use super::process;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
 use super::unserved::UnservedMetrics;
+use super::unusable::UnusableMetrics;
 use crate::budget::MemoryBudget;
 use crate::model::TenantId;
 
@@ -45,6 +46,7 @@ pub struct Metrics {
     families: Families,
     unserved: UnservedMetrics,
     backlog: BacklogMetrics,
+    unusable: UnusableMetrics,
     /// What the gauge of refusals has at 1.
     refused: Mutex<HashSet<RefusedPart>>,
     /// The tenants of which packs are left out.
@@ -175,6 +177,7 @@ impl Metrics {
             families,
             unserved: UnservedMetrics::register(&mut registry),
             backlog: BacklogMetrics::register(&mut registry),
+            unusable: UnusableMetrics::register(&mut registry),
             registry,
             process,
             health,
@@ -228,6 +231,11 @@ impl Metrics {
     /// The messages that wait.
     pub fn backlog(&self) -> &BacklogMetrics {
         &self.backlog
+    }
+
+    /// The tenants whose bindings cannot be used.
+    pub fn unusable_bindings(&self) -> &UnusableMetrics {
+        &self.unusable
     }
 
     /// What is counted of memory, too.

@@ -59,7 +59,8 @@ async fn the_metrics_page_says_what_happened() {
     );
 }
 
-const EXPECTED_PAGE: &str = r#"greentic_worker_build_info{version="0.1.0"} 1
+const EXPECTED_PAGE: &str = r#"greentic_worker_bindings_unusable{tenant="",effect="ignored"} 0
+greentic_worker_build_info{version="0.1.0"} 1
 greentic_worker_commit_conflicts_total{tenant="dev.local"} 1
 greentic_worker_compute_runs_total{tenant="dev.local"} 0
 greentic_worker_compute_seconds_total{tenant="dev.local"} 0.0

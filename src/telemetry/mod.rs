@@ -14,6 +14,7 @@ mod span;
 mod tenant;
 mod threads;
 mod unserved;
+mod unusable;
 mod watchdog;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -44,6 +45,7 @@ pub use span::{RunHandle, TurnSpan};
 pub use tenant::{InFlight, Outcome, TenantMetrics};
 pub use threads::{Occupied, occupied};
 pub use unserved::UnservedMetrics;
+pub use unusable::{Unusable, UnusableMetrics};
 pub use watchdog::Watchdog;
 
 /// The settings under `log`.

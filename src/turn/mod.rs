@@ -5,6 +5,7 @@
 //! what is published is settled. A crash between any two steps is healed by redelivery, since BEGIN finds what was
 //! applied.
 
+mod awaited;
 mod bounds;
 mod codes;
 mod compute;
@@ -28,6 +29,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use awaited::AwaitedPacks;
 pub use bounds::Bounds;
 pub use codes::DEAD_LETTER_CODES;
 pub use dead_letter::{ID_REUSED, REPLY_UNDELIVERABLE};
@@ -77,6 +79,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long a flow waits for its answer.
     pub wait_ttl: Duration,
+    /// How long a message is left to other workers whose conversation waits in a pack that is not here.
+    pub gone_after: Duration,
     /// How much a turn may store.
     pub bounds: Bounds,
 }
@@ -99,6 +103,8 @@ pub struct Turns<S, P> {
     pub ids: Arc<dyn NewId>,
     /// Who is waiting for infrastructure.
     pub outage: Outage,
+    /// Which messages wait for packs.
+    pub awaited: AwaitedPacks,
     /// The settings.
     pub config: Config,
 }
@@ -158,13 +164,25 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
         context: TurnContext<'_>,
     ) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, context);
-        let ended = attempt.run().await;
+        let outcome = attempt.run().await;
         attempt.step(TurnSteps::end);
-        match ended {
+        if let Err(TurnError::WaitPackGone { .. }) = &outcome {
+            if let Some(pause) = self.awaited.pause(activity, self.config.gone_after) {
+                return Box::pin(attempt.without_its_pack(pause)).await;
+            }
+            // It is remembered until its dead letter is stored.
+        } else {
+            self.awaited.forget(activity);
+        }
+        match outcome {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
-                attempt.give_up_lease().await;
+                match &error {
+                    // Nothing has run that could be to blame.
+                    TurnError::WaitPackGone { .. } => attempt.withdraw().await,
+                    _ => attempt.give_up_lease().await,
+                }
                 let (code, number) = (error.code(), attempt.number);
                 let disposition = self.config.retry.decide(error, number);
                 if let Disposition::RetryAfter(pause) = &disposition {
@@ -307,15 +325,33 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
     /// The end of a turn that met a refusal: its message goes back, and comes to find out whether that is over. What it has
     /// applied stays applied, and what it has published is noted; the attempt does not count.
     async fn refused(mut self) -> Ended {
-        if self.exclusive && self.applied.is_none() {
-            let withdraw = self.turns.store.withdraw(self.activity, self.lease()).await;
-            if let Err(error) = withdraw {
-                tracing::debug!(error = %error, "the lease stays until it expires");
-            }
+        if self.applied.is_none() {
+            self.withdraw().await;
         }
         let pause = self.turns.outage.away_for(&self.activity.tenant);
         let applied = self.applied.take();
         self.ended(Disposition::RetryAfter(pause), applied)
+    }
+
+    /// The end of a turn whose pack is not here: its message goes back, for workers that have it. The attempt does not count.
+    async fn without_its_pack(self, pause: Duration) -> Ended {
+        self.withdraw().await;
+        tracing::debug!(
+            ?pause,
+            "the conversation waits in a pack that is not here; its message is left to other workers"
+        );
+        self.ended(Disposition::RetryAfter(pause), None)
+    }
+
+    /// Takes the lease and the count of this attempt back.
+    async fn withdraw(&self) {
+        if !self.exclusive {
+            return;
+        }
+        let withdraw = self.turns.store.withdraw(self.activity, self.lease()).await;
+        if let Err(error) = withdraw {
+            tracing::debug!(error = %error, "the lease stays until it expires");
+        }
     }
 
     async fn run(&mut self) -> Result<Option<Applied>, TurnError> {

@@ -9,6 +9,9 @@ use crate::flow::{Snapshot, Wait};
 use crate::model::{Activity, PackId, TraceContext};
 use crate::ports::ParkedWait;
 
+/// The attribute of a session's tenant context that says where its pack was bound from. Not in the context of the run, whose
+/// fields older workers are strict about.
+const PACK_REF: &str = "pack_ref";
 /// How many waits that were pushed aside a wait remembers. More than a few mean that nobody answers them.
 const MAX_SHADOWED: usize = 8;
 
@@ -96,10 +99,16 @@ impl FoundWait {
     }
 }
 
+/// Where the pack of a wait was bound from, as the worker that parked it says.
+pub(super) fn pack_reference(wait: &ParkedWait) -> Option<&str> {
+    let attributes = &wait.data.tenant_ctx.attributes;
+    attributes.get(PACK_REF).map(String::as_str)
+}
+
 /// The session to store for a run that waits, and the bytes that it takes there.
 pub(super) fn session(
     activity: &Activity,
-    pack: &PackId,
+    (pack, reference): (&PackId, Option<&str>),
     wait: Wait,
     max_bytes: usize,
     context: impl FnOnce(Snapshot) -> ParkedRun,
@@ -117,8 +126,13 @@ pub(super) fn session(
         });
     }
     cursor.wait_reason = wait.reason;
+    let mut tenant_ctx = activity.tenant_ctx();
+    if let Some(reference) = reference {
+        let attributes = &mut tenant_ctx.attributes;
+        attributes.insert(PACK_REF.to_owned(), reference.to_owned());
+    }
     let data = SessionData {
-        tenant_ctx: activity.tenant_ctx(),
+        tenant_ctx,
         flow_id: wait.flow,
         pack_id: Some(pack.to_session()),
         cursor,

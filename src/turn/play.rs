@@ -8,7 +8,7 @@ use super::Attempt;
 use super::compute::{LARGE, WatchedRun, is_heavy};
 use super::failure::TurnError;
 use super::flow_log;
-use super::parked::FoundWait;
+use super::parked::{FoundWait, pack_reference};
 use super::results::{Around, Played, Results, results};
 use super::state_reads::{StatePrefetch, StateReads};
 use crate::flow::{Ask, Effects, Event, Run, Step, Wait};
@@ -81,6 +81,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         flow_log::log(&effects.logs);
         let found_now = Around {
             pack: pack.id,
+            reference: pack.reference.clone(),
             session: wait.is_some().then(|| {
                 let named = correlation.clone();
                 SessionKey::new(named.unwrap_or_else(|| self.turns.ids.uuid()))
@@ -144,7 +145,7 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         }
         let pack = match registry.pack(tenant, &found.pack) {
             Some(bound) => Arc::clone(bound),
-            None => Box::pin(self.unbound(&found.pack, flow)).await?,
+            None => Box::pin(self.unbound(&found.pack, wait)).await?,
         };
         Ok(Chosen {
             pack,
@@ -156,15 +157,19 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     }
 
     /// A pack that conversations are still parked in, although it is not bound any more.
-    async fn unbound(&self, pack: &PackId, flow: &FlowId) -> Result<Arc<BoundPack>, TurnError> {
+    async fn unbound(&self, pack: &PackId, wait: &ParkedWait) -> Result<Arc<BoundPack>, TurnError> {
         let (registry, tenant) = (&self.registry, &self.activity.tenant);
         if !registry.is_bound(tenant) {
             return Err(EntryError::TenantNotBound(tenant.clone()).into());
         }
-        let found = self.turns.registry.parked(registry, tenant, *pack).await;
-        found.ok_or_else(|| TurnError::WaitPackGone {
+        let live = &self.turns.registry;
+        if let Some(found) = live.parked(registry, tenant, *pack).await {
+            return Ok(found);
+        }
+        live.want(tenant, *pack, pack_reference(wait));
+        Err(TurnError::WaitPackGone {
             pack: pack.to_string(),
-            flow: flow.to_string(),
+            flow: wait.data.flow_id.to_string(),
         })
     }
 

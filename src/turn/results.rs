@@ -1,5 +1,6 @@
 //! From what a run came to, to what COMMIT applies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use greentic_types::{SessionData, SessionKey};
@@ -102,6 +103,8 @@ impl Played {
 /// What a run does not know of its results.
 pub(super) struct Around {
     pub pack: PackId,
+    /// Where the pack is bound from.
+    pub reference: Option<Arc<str>>,
     /// The session of the wait that it ends in, if it does.
     pub session: Option<SessionKey>,
     pub correlation: Option<String>,
@@ -163,7 +166,8 @@ fn park(
         trace: Some(trace.clone()),
         run,
     };
-    let (data, bytes) = session(activity, &around.pack, wait, around.session_bytes, context)?;
+    let pack = (&around.pack, around.reference.as_deref());
+    let (data, bytes) = session(activity, pack, wait, around.session_bytes, context)?;
     Ok(around.session.map(|key| Parked {
         key,
         data: Box::new(data),

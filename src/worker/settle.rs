@@ -125,6 +125,9 @@ where
             if let Some(pause) = outage.hold(tenant, sequence) {
                 return Ended::held(pause);
             }
+            if let Some(pause) = self.turns.awaited.hold(activity) {
+                return Ended::held(pause);
+            }
             let delivered = delivery.delivered();
             let slot = match delivered < SUSPECT_DELIVERY {
                 true => waiting.claim.acquire().await,
@@ -217,8 +220,11 @@ where
             let pause = turns.outage.away_for(tenant);
             return delivery.hand_back(pause).await.map(|()| false);
         }
-        if let Some(activity) = activity.filter(|_| claimed) {
-            turns.end_claims(activity).await;
+        if let Some(activity) = activity {
+            turns.awaited.forget(activity);
+            if claimed {
+                turns.end_claims(activity).await;
+            }
         }
         self.say_dead_lettered(tenant, rejection);
         self.apologise(activity).await;

@@ -8,7 +8,7 @@ use greentic_worker::model::header;
 use serde_json::Value;
 
 use crate::harness::{
-    Message, NatsServer, Provider, RedisServer, Servers, WorkerProcess, fresh_tenant,
+    FixturePack, Message, NatsServer, Provider, RedisServer, Servers, WorkerProcess, fresh_tenant,
 };
 
 /// Runs the command against this NATS server, with these variables besides.
@@ -157,25 +157,35 @@ async fn dead_letters_are_listed_shown_and_dropped() {
 async fn a_replay_is_answered_once_and_finds_its_wait() {
     let servers = Servers::shared().await;
     let nats = servers.nats_url.as_str();
-    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let asks = "ask: {emit.message: {text: Who?}, routing: [{to: wait}]}\n\
+                wait: {session.wait: {reason: name}, routing: [{to: greet}]}\n\
+                greet: {emit.message: {text: \"Hello {{in.text}}\"}, routing: out}";
+    let pack = FixturePack::of("asks", &[("main", asks)]);
+    let tenant = fresh_tenant().runs(&pack, &["main"], "");
     let worker = WorkerProcess::start(&servers, &tenant).await;
     let mut provider = Provider::connect(&servers, &tenant).await;
     provider.send(&Message::new("c1", "hi")).await;
     assert!(provider.expect_reply().await.expects_reply());
     worker.stop().await;
 
-    // The pack of the wait is not bound any more, so its answer is put aside; and one whose pack never was bound.
+    // The pack of the wait is not bound any more and nowhere else, so its answer is put aside.
     let mended = tenant;
     let broken = mended
         .with_other_bindings()
         .binds("approval-pack", &["main"]);
-    let worker = WorkerProcess::start(&servers, &broken).await;
+    pack.hide();
+    let worker = WorkerProcess::of(&servers)
+        .bindings(&broken)
+        .setting("PACKS__GONE_AFTER", "1s")
+        .start()
+        .await;
     // Named by nothing but its body.
     provider.send(&Message::new("c1", "Ada").id("answer")).await;
     assert_eq!(provider.expect_dead().await.code(), "wait_pack_gone");
     worker.stop().await;
 
     // Mended; the dead letter is what is left of the answer.
+    pack.show();
     let _worker = WorkerProcess::start(&servers, &mended).await;
     let before = listed(&servers, &mended.id, &[]).await;
     assert_eq!(column(&before, "key"), ["answer"]);

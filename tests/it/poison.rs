@@ -218,7 +218,9 @@ async fn a_wait_whose_pack_is_gone_goes_on_when_it_is_back() {
     assert_eq!(first.stop().await, 0);
 
     let tenant = tenant.with_other_bindings().runs(&other, &["main"], "");
-    let second = worker(&servers, &tenant).start().await;
+    pack.hide();
+    let second = worker(&servers, &tenant).setting("PACKS__GONE_AFTER", "1s");
+    let second = second.start().await;
     provider.send(&Message::new("c1", "Ada").id("m2")).await;
     let dead = provider.expect_dead().await;
     assert_eq!(dead.code(), "wait_pack_gone");
@@ -231,6 +233,7 @@ async fn a_wait_whose_pack_is_gone_goes_on_when_it_is_back() {
     assert_eq!(second.stop().await, 0);
 
     // Bound again and sent again under its own name, the answer finds its question.
+    pack.show();
     let tenant = tenant.runs(&pack, &["main"], "");
     let _third = worker(&servers, &tenant).start().await;
     let mut headers = HeaderMap::new();

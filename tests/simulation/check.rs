@@ -8,7 +8,7 @@ use greentic_worker::ports::{Begin, Begun, Claim, TurnStore};
 
 use super::net::Published;
 use super::run::Outcome;
-use super::serial::{Serial, renamed};
+use super::serial::{Serial, renamed, version_of};
 use super::store::{Entry, Store, at_once};
 use super::users::{Kind, Sent};
 use super::world::ATTEMPTS;
@@ -272,6 +272,8 @@ impl<'a> Findings<'a> {
     async fn equals_a_serial_run(&mut self) {
         let mut serial = Serial::new(self.outcome.world.plan.waits_per_user);
         for entry in &self.log {
+            let turns = ["turns of the old version", "turns of the new version"];
+            self.outcome.world.count(turns[version_of(&entry.change)]);
             let replayed = serial.replay(entry).await;
             if let Err(why) = replayed {
                 self.wrong.push(format!(

@@ -125,29 +125,61 @@ fn flow(id: &str, nodes: Vec<Node>) -> PackFlowEntry {
     serde_json::from_value(entry).expect("it is a flow")
 }
 
-/// The registry of both tenants.
-pub fn registry() -> Arc<Live> {
-    let (program, problems) = Program::compile(&flows(), Inventory::default(), Limits::default())
-        .unwrap_or_else(|problems| panic!("the flows do not compile: {problems}"));
-    assert!(!problems.has_errors(), "{problems}");
-    let program = Arc::new(program);
-    let bound = TENANTS.map(|tenant| BoundPack {
-        tenant: TenantId::new(tenant).expect("a tenant"),
-        id: PackId::of_archive(b"simulated"),
-        name: "simulated".to_owned(),
-        version: semver::Version::new(1, 0, 0),
-        program: Arc::clone(&program),
-        flows: ["main", "side", "echo", "broken"]
-            .map(|flow| FlowId::new(flow).expect("a flow"))
-            .into(),
-        components: BTreeMap::new(),
-        grants: Arc::new(Grants {
-            pack: PackId::of_archive(b"simulated"),
-            pack_name: "simulated".to_owned(),
-            env: BTreeMap::new(),
-            declared: BTreeMap::new(),
-            config: serde_json::Value::Null,
-        }),
+/// The pack, in the version that all workers have, and in the one that a roll-out brings.
+pub const VERSIONS: [&[u8]; 2] = [b"simulated", b"simulated anew"];
+
+/// What workers have bound. Both versions have the same flows.
+pub struct Registries {
+    /// One version and nothing else, as workers have them.
+    pub alone: [Arc<Live>; 2],
+    /// Both versions, of which only this one is started: where nothing goes wrong.
+    pub beside: [Arc<Live>; 2],
+}
+
+impl Registries {
+    pub fn new() -> Self {
+        let (program, problems) =
+            Program::compile(&flows(), Inventory::default(), Limits::default())
+                .unwrap_or_else(|problems| panic!("the flows do not compile: {problems}"));
+        assert!(!problems.has_errors(), "{problems}");
+        let program = Arc::new(program);
+        Self {
+            alone: [0, 1].map(|started| registry(&program, &[started], started)),
+            beside: [0, 1].map(|started| registry(&program, &[0, 1], started)),
+        }
+    }
+}
+
+/// The id of a version.
+pub fn version(number: usize) -> PackId {
+    PackId::of_archive(VERSIONS[number])
+}
+
+/// These versions for both tenants, of which one can be started.
+fn registry(program: &Arc<Program>, versions: &[usize], started: usize) -> Arc<Live> {
+    let starts = |number: usize| {
+        let flows = ["main", "side", "echo", "broken"];
+        let flows = flows.map(|flow| FlowId::new(flow).expect("a flow"));
+        flows.into_iter().filter(move |_| number == started)
+    };
+    let bound = TENANTS.iter().flat_map(|tenant| {
+        versions.iter().map(move |number| BoundPack {
+            tenant: TenantId::new(tenant).expect("a tenant"),
+            id: version(*number),
+            name: "simulated".to_owned(),
+            version: semver::Version::new(1, 0, 0),
+            reference: None,
+            program: Arc::clone(program),
+            flows: starts(*number).collect(),
+            components: BTreeMap::new(),
+            grants: Arc::new(Grants {
+                pack: version(*number),
+                pack_name: "simulated".to_owned(),
+                env: BTreeMap::new(),
+                declared: BTreeMap::new(),
+                config: serde_json::Value::Null,
+            }),
+        })
     });
     let (registry, errors) = Registry::new(bound, &BTreeMap::new());
     assert!(errors.is_empty(), "{errors:?}");

@@ -48,7 +48,7 @@ fn simulate(seed: u64, change: fn(&mut Plan)) -> (Outcome, Vec<String>) {
         .build()
         .expect("a thread can have a tokio");
     tokio.block_on(async {
-        let outcome = run::run(seed, change, serial::registry()).await;
+        let outcome = run::run(seed, change, serial::registries()).await;
         let wrong = Findings::of(&outcome).await;
         (outcome, wrong)
     })
@@ -136,6 +136,19 @@ fn a_refused_tenant_delays_nobody_and_loses_nothing() {
         refused += u64::from(tally.contains_key("publishes refused"));
     }
     assert!(refused > 40, "{refused} of 60 seeds had a refusal");
+}
+
+/// Answers that come to a worker without the pack of their conversation are left to one that has it.
+#[test]
+fn a_roll_out_loses_nothing() {
+    let mut mixed = 0;
+    for seed in 0..60 {
+        let again = "cargo test --test simulation a_roll_out_loses_nothing";
+        let tally = check_changed(seed, Plan::roll_out, again);
+        let both = ["turns of the old version", "turns of the new version"];
+        mixed += u64::from(both.iter().all(|turns| tally.contains_key(turns)));
+    }
+    assert!(mixed > 40, "{mixed} of 60 seeds had turns of both versions");
 }
 
 /// What the faults are for does happen.

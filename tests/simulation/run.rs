@@ -9,13 +9,13 @@ use greentic_worker::model::{EnvId, TenantId};
 use greentic_worker::ports::{NewId, Publisher, TurnStore};
 use greentic_worker::registry::Live;
 use greentic_worker::telemetry::{Health, Metrics};
-use greentic_worker::turn::{self, Outage, RetryPolicy, Turns};
+use greentic_worker::turn::{self, AwaitedPacks, Outage, RetryPolicy, Turns};
 use greentic_worker::worker::{self, Worker};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::flows::TENANTS;
+use super::flows::{Registries, TENANTS};
 use super::net::{Net, NetPort};
 use super::operator::Operator;
 use super::process::Process;
@@ -27,6 +27,8 @@ use super::world::{ACK_WAIT, ATTEMPTS, DUPLICATE_WINDOW, LEASE, Plan, SimClock, 
 const REST: Duration = Duration::from_secs(900);
 /// How often an operator replays what was dead-lettered, at the most.
 const REPLAYS: usize = 5;
+/// How long a message may be without its pack: longer than a run takes, in which there always is a worker with each.
+const GONE_AFTER: Duration = Duration::from_secs(24 * 3_600);
 const WAIT_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// What is left of a run for the checks.
@@ -39,7 +41,7 @@ pub struct Outcome {
 }
 
 /// Runs a seed to its end, its plan changed.
-pub async fn run(seed: u64, change: fn(&mut Plan), registry: &Arc<Live>) -> Outcome {
+pub async fn run(seed: u64, change: fn(&mut Plan), registries: &Registries) -> Outcome {
     let world = Arc::new(World::new(seed, change));
     world.note(format!("{:?}", world.plan));
     let net = Net::new(Arc::clone(&world));
@@ -51,7 +53,8 @@ pub async fn run(seed: u64, change: fn(&mut Plan), registry: &Arc<Live>) -> Outc
             world: Arc::clone(&world),
             net: Arc::clone(&net),
             store: Arc::clone(&store),
-            registry: Arc::clone(registry),
+            // A roll-out has reached all but the first.
+            registry: Arc::clone(&registries.alone[usize::from(world.plan.roll_out && slot > 0)]),
         };
         keepers.spawn(place.keep_manned(slot, over.clone()));
     }
@@ -244,6 +247,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
         clock,
         ids,
         outage: Outage::default(),
+        awaited: AwaitedPacks::default(),
         config: turn::Config {
             env: EnvId::new("dev").expect("an environment"),
             payload_bytes: 1024 * 1024,
@@ -255,6 +259,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
             turn_timeout: Duration::from_secs(10),
             lease_ttl: LEASE,
             wait_ttl: WAIT_TTL,
+            gone_after: GONE_AFTER,
             bounds: turn::Bounds::default(),
         },
     }

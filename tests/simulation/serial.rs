@@ -6,22 +6,28 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use greentic_worker::model::{Activity, HashedScope, Headers};
+use greentic_worker::model::{Activity, HashedScope, Headers, PackId};
 use greentic_worker::ports::{Clock, Destination, NewId, Publisher, TransportError};
-use greentic_worker::registry::Live;
 use greentic_worker::telemetry::TurnSpan;
 use greentic_worker::turn::{Disposition, Turns};
 use time::OffsetDateTime;
 
-use super::flows;
+use super::flows::{self, Registries};
 use super::run::turns;
 use super::store::{Change, Entry, Store};
 use super::world::{SPAN, id, locked};
 
-/// The registry, compiled once.
-pub fn registry() -> &'static Arc<Live> {
-    static REGISTRY: OnceLock<Arc<Live>> = OnceLock::new();
-    REGISTRY.get_or_init(flows::registry)
+/// The registries, compiled once.
+pub fn registries() -> &'static Registries {
+    static REGISTRIES: OnceLock<Registries> = OnceLock::new();
+    REGISTRIES.get_or_init(Registries::new)
+}
+
+/// The version of the pack that a turn ran.
+pub fn version_of(change: &Change) -> usize {
+    let said = change.outbox.iter().map(|reply| reply.headers.pack);
+    let packs: Vec<PackId> = said.collect();
+    usize::from(packs.contains(&flows::version(1)))
 }
 
 /// A serial run.
@@ -41,7 +47,7 @@ impl Serial {
         let mut turns = turns(
             Arc::clone(&store),
             Nowhere,
-            registry(),
+            &registries().beside[0],
             Arc::new(clock.clone()),
             ids,
         );
@@ -70,6 +76,9 @@ impl Serial {
             reply_scope: scope.map(HashedScope::from),
             ..entry.activity.clone()
         };
+        // What began with one version went on with it; where it began, that was the worker's choice.
+        let registry = &registries().beside[version_of(&entry.change)];
+        self.turns.registry = Arc::clone(registry);
         let span = TurnSpan::new(&activity.tenant);
         let ended = self.turns.run(&activity, 1, &span).now_or_never();
         let ended = ended.ok_or("it waits for something")?;

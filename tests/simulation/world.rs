@@ -76,6 +76,8 @@ pub struct Plan {
     pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
     pub refused: Option<Refused>,
+    /// The workers have two versions of the pack.
+    pub roll_out: bool,
 }
 
 /// What is refused to the tenant that is refused something.
@@ -111,6 +113,7 @@ impl Plan {
             calm,
             refused: None,
             reuse: 0,
+            roll_out: false,
             waits_per_user: Quotas::default().waits_per_user,
         }
     }
@@ -133,6 +136,17 @@ impl Plan {
         };
     }
 
+    /// Some workers have the next version of the pack already, and others still the last one; whatever else goes wrong.
+    pub fn roll_out(&mut self) {
+        *self = Self {
+            workers: self.workers.max(2),
+            calm: false,
+            refused: None,
+            roll_out: true,
+            ..self.clone()
+        };
+    }
+
     /// One worker, and many messages that kill it; nothing else goes wrong.
     pub fn poison(&mut self) {
         *self = Self {
@@ -151,6 +165,7 @@ impl Plan {
             broken: 0,
             refused: None,
             reuse: 0,
+            roll_out: false,
             waits_per_user: self.waits_per_user,
         };
     }
@@ -172,6 +187,9 @@ impl World {
         }
         if matches!(seed % 16, 4 | 9) {
             plan.reuse = 250;
+        }
+        if seed % 16 == 6 {
+            plan.roll_out();
         }
         if seed % 8 == 7 {
             // Fewer than users open.

@@ -18,6 +18,9 @@ use crate::telemetry::Exposition;
 /// others get the last one of them.
 const METRICS_PAGES: usize = 4;
 
+/// The most problems of bindings that `/readyz` lists.
+const UNUSABLE_SHOWN: usize = 100;
+
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The answer to a request.
@@ -106,6 +109,14 @@ impl Pages {
         if !refused.is_empty() {
             body["state"] = "degraded".into();
             body["refused"] = serde_json::json!(refused);
+        }
+        let mut unusable = self.endpoint.health.unusable_bindings();
+        if !unusable.is_empty() {
+            let more = unusable.len().saturating_sub(UNUSABLE_SHOWN);
+            unusable.truncate(UNUSABLE_SHOWN);
+            body["state"] = "degraded".into();
+            body["unusable"] = serde_json::json!(unusable);
+            body["unusable_more"] = more.into();
         }
         with(
             plain(status, format!("{body}\n")),

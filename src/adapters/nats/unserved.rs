@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 
 use async_nats::jetstream::ErrorCode;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::fault::Fault;
@@ -25,17 +24,27 @@ pub struct Unserved {
     pub subject: String,
     /// The number of its messages in the stream.
     pub messages: u64,
+    /// Its tenant is one that this worker would serve, and cannot.
+    pub is_stopped: bool,
 }
 
 /// Looks for such messages again and again. It remembers which subjects have a consumer, so that each look gets further.
 #[derive(Debug, Default)]
 pub struct Search {
     consumed: HashSet<String>,
+    stopped: HashSet<TenantId>,
 }
 
 #[derive(Deserialize)]
 struct Info {
     state: State,
+}
+
+#[derive(Deserialize)]
+struct ConsumerInfo {
+    /// Pulls that wait for messages.
+    #[serde(default)]
+    num_waiting: u64,
 }
 
 #[derive(Deserialize)]
@@ -60,11 +69,17 @@ impl Search {
             }
             info => info?,
         };
+        let stopped = self.stopped.iter();
+        let stopped: HashSet<String> = stopped.map(|tenant| stream.subject(tenant)).collect();
         let served: HashSet<String> = served.iter().map(|tenant| stream.subject(tenant)).collect();
         let all = info.state.subjects.unwrap_or_default().into_iter();
         let mut rest: Vec<Unserved> = all
             .filter(|(subject, _)| !served.contains(subject) && !self.consumed.contains(subject))
-            .map(|(subject, messages)| Unserved { subject, messages })
+            .map(|(subject, messages)| Unserved {
+                is_stopped: stopped.contains(&subject),
+                subject,
+                messages,
+            })
             .collect();
         rest.sort_unstable_by(|a, b| {
             b.messages
@@ -82,9 +97,12 @@ impl Search {
                 continue;
             };
             left = less;
-            match is_there(link, &consumer).await? {
-                true => self.remember(unserved.subject),
-                false => found.push(unserved),
+            match consumer_info(link, &consumer).await? {
+                // This worker does not pull for it, so another one has to.
+                Some(info) if unserved.is_stopped && info.num_waiting == 0 => found.push(unserved),
+                Some(_) if unserved.is_stopped => {}
+                Some(_) => self.remember(unserved.subject),
+                None => found.push(unserved),
             }
         }
         Ok(found)
@@ -96,6 +114,15 @@ impl Search {
             self.consumed.clear();
         }
         self.consumed.insert(subject);
+    }
+
+    /// Names the tenants that this worker would serve, and cannot: a consumer alone does not serve them.
+    pub fn stopped(&mut self, tenants: impl IntoIterator<Item = TenantId>) {
+        let stopped: HashSet<TenantId> = tenants.into_iter().collect();
+        if stopped != self.stopped {
+            self.consumed.clear();
+            self.stopped = stopped;
+        }
     }
 
     /// Has the next look ask for every consumer again.
@@ -111,11 +138,11 @@ fn consumer_of(subject: &str) -> Option<String> {
     names::fits_a_subject(&tenant).then(|| names::consumer_name(&tenant))
 }
 
-async fn is_there(link: &Link, consumer: &str) -> Result<bool, Fault> {
+async fn consumer_info(link: &Link, consumer: &str) -> Result<Option<ConsumerInfo>, Fault> {
     let method = format!("CONSUMER.INFO.{}.{consumer}", StreamName::Inbound.as_str());
-    match link.api::<IgnoredAny>(&method, &json!({})).await {
-        Ok(_) => Ok(true),
-        Err(fault) if fault.code() == Some(ErrorCode::CONSUMER_NOT_FOUND) => Ok(false),
+    match link.api::<ConsumerInfo>(&method, &json!({})).await {
+        Ok(info) => Ok(Some(info)),
+        Err(fault) if fault.code() == Some(ErrorCode::CONSUMER_NOT_FOUND) => Ok(None),
         Err(fault) => Err(fault),
     }
 }

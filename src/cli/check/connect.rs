@@ -163,7 +163,10 @@ impl Report {
     }
 
     fn unserved(&mut self, found: &[Unserved]) {
-        for Unserved { subject, messages } in found.iter().take(LISTED) {
+        for Unserved {
+            subject, messages, ..
+        } in found.iter().take(LISTED)
+        {
             self.line(
                 "unserved",
                 subject,

@@ -53,6 +53,21 @@ impl FixturePack {
         })
     }
 
+    /// Takes the archive away from where gtbinds and sessions say that it is.
+    pub fn hide(&self) {
+        fs::rename(&self.file, self.hidden()).expect("an archive can be moved");
+    }
+
+    /// Puts it back.
+    pub fn show(&self) {
+        fs::rename(self.hidden(), &self.file).expect("an archive can be moved");
+    }
+
+    /// Where it is while it is hidden.
+    pub fn hidden(&self) -> PathBuf {
+        self.file.with_extension("hidden")
+    }
+
     fn build(name: &str, flows: &[(&str, &str)], more: impl FnOnce(&Path) -> String) -> Self {
         let dir = scratch();
         let sources = dir.path().join("sources");

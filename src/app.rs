@@ -140,7 +140,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         ports: impl FnOnce(&Arc<Nats>, &Arc<RedisStore>) -> Ports<I, S, P>,
     ) -> Result<(Self, Reloading), StartError> {
         let (nats, redis) = tokio::join!(
-            Nats::connect(&settings.nats),
+            Nats::connect(&settings.nats, &settings.environment),
             RedisStore::connect(&settings.redis)
         );
         let (nats, redis) = (Arc::new(nats?), Arc::new(redis?));

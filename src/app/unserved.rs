@@ -39,7 +39,7 @@ pub(super) async fn watch(
                 metrics
                     .unserved_messages()
                     .set(subjects.map(|unserved| (unserved.subject.as_str(), unserved.messages)));
-                warnings.warn(&found);
+                warnings.warn(&nats, &found);
             }
             Err(error) => tracing::debug!(%error, "cannot look for messages that nobody takes"),
         }
@@ -58,7 +58,7 @@ struct Warnings {
 }
 
 impl Warnings {
-    fn warn(&mut self, found: &[Unserved]) {
+    fn warn(&mut self, nats: &Nats, found: &[Unserved]) {
         for Unserved { subject, messages } in found {
             let is_news = self.before.contains(subject) && !self.warned.contains(subject);
             if !is_news || self.warned.len() >= WARNED {
@@ -68,8 +68,8 @@ impl Warnings {
                 subject,
                 messages,
                 "nobody serves the tenant of this subject; its messages stay in the stream: correct the provider's subject, \
-                 give a worker a gtbind for the tenant, or remove them with \
-                 `nats stream purge GREENTIC_INBOUND --subject={subject}`"
+                 give a worker a gtbind for the tenant, or remove them with `{}`",
+                nats.purge_command(subject)
             );
             self.warned.insert(subject.clone());
             if self.warned.len() == WARNED {

@@ -19,6 +19,7 @@ mod contract;
 mod dead_letters;
 mod edges;
 mod endpoint;
+mod environments;
 mod fairness;
 mod harness;
 mod hostile_components;

@@ -4,6 +4,7 @@
 //! - `connect`, `connect_error`, `credentials`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
 //! - `rights`, `advice`: what the account must allow, and what to do where it does not.
 //! - `topology`, `stream_state`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
+//!   `environment`: whose they are.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
 //! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
@@ -20,6 +21,7 @@ mod core;
 mod credentials;
 pub mod dead_letters;
 mod drops;
+mod environment;
 mod fault;
 mod headers;
 mod link;
@@ -50,11 +52,12 @@ pub use fault::Fault;
 pub use survey::{ConsumerSurvey, StreamSurvey, Survey};
 pub use unserved::{Search, Unserved};
 
-use crate::model::{Headers, InboundMessage, Problems, TenantId};
+use crate::model::{EnvId, Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
 use config::DeliveryMode;
 use drops::Dropped;
 use link::Link;
+use names::StreamName;
 use outbound::Outbound;
 use stored::Consumers;
 use topology::Topology;
@@ -77,20 +80,21 @@ enum Delivering {
 }
 
 impl Nats {
-    /// Connects, waiting for a server for up to `connect_timeout`. From then on a lost connection is opened again, however
-    /// long that takes.
+    /// Connects as a worker of this environment, waiting for a server for up to `connect_timeout`. From then on a lost
+    /// connection is opened again, however long that takes.
     ///
     /// # Errors
     ///
     /// No server in time, credentials that are refused, no trusted TLS.
-    pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
+    pub async fn connect(config: &Config, env: &EnvId) -> Result<Self, ConnectError> {
         let link = connect::connect(config).await?;
         let delivery = match config.delivery {
             DeliveryMode::Core => {
                 Delivering::Core(core::Queues::new(Arc::clone(&link), config.ack_wait))
             }
             DeliveryMode::JetStream => {
-                let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
+                let topology = Topology::new(Arc::clone(&link), config.clone(), env.clone());
+                let topology = Arc::new(topology);
                 let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
                 let unreadable = Unreadable::new(Arc::clone(&link), Arc::clone(&outbound));
                 let dropped = Dropped::default();
@@ -143,6 +147,11 @@ impl Nats {
             Delivering::JetStream { .. } => search.look(&self.link, served).await?,
             Delivering::Core(_) => Vec::new(),
         })
+    }
+
+    /// The command that removes the inbound messages of a subject.
+    pub fn purge_command(&self, subject: &str) -> String {
+        commands::purge(&self.link.names.stream(StreamName::Inbound), subject)
     }
 
     /// Looks at everything on the server, and makes or changes nothing.
@@ -226,7 +235,7 @@ impl Publisher for Nats {
         let published = match &self.delivery {
             Delivering::JetStream { outbound, .. } => outbound.publish(to, headers, body).await,
             Delivering::Core(_) => {
-                let subject = names::destination_subject(to);
+                let subject = self.link.names.destination_subject(to);
                 let headers = headers::to_publish(headers);
                 self.link.publish(&subject, headers, body).await
             }

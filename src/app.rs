@@ -150,6 +150,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
+        report(settings.validate_streams(&nats.windows()))?;
         report(redis.prepare(&settings.environment, &tenants).await?)?;
         let (health, metrics) = (Arc::clone(&control.health), Arc::clone(&control.metrics));
         let compute = metrics.compute().clone();

@@ -49,6 +49,7 @@ use tokio::time::timeout;
 pub use config::Config;
 pub use connect_error::ConnectError;
 pub use fault::Fault;
+pub use stream_state::StreamWindows;
 pub use survey::{ConsumerSurvey, StreamSurvey, Survey};
 pub use unserved::{Search, Unserved};
 
@@ -123,6 +124,14 @@ impl Nats {
             Delivering::Core(_) => topology::unfit(tenants),
         };
         Ok(problems)
+    }
+
+    /// The durations of the streams as they were looked at last; none with plain NATS.
+    pub fn windows(&self) -> Vec<StreamWindows> {
+        match &self.delivery {
+            Delivering::JetStream { topology, .. } => topology.windows(),
+            Delivering::Core(_) => Vec::new(),
+        }
     }
 
     /// How many replies were seen to be dropped by a full stream since this was asked last.

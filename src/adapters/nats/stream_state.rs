@@ -1,7 +1,8 @@
 //! Streams as they are: their limits, how much they hold, and which limit it is that they refuse a message for.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config as ServerStream, DiscardPolicy};
 use serde::Deserialize;
@@ -38,6 +39,23 @@ pub(super) struct KnownStream {
     largest: AtomicUsize,
     /// It carries the mark of another environment.
     is_others: AtomicBool,
+    /// For how long it recognises duplicates, in milliseconds.
+    window: AtomicU64,
+    /// The age at which it drops messages, in milliseconds; 0 for never.
+    max_age: AtomicU64,
+}
+
+/// The durations of a stream that exists.
+#[derive(Clone, Debug)]
+pub struct StreamWindows {
+    /// Which one it is.
+    pub stream: StreamName,
+    /// Its name.
+    pub name: String,
+    /// For how long it recognises duplicates.
+    pub duplicate_window: Duration,
+    /// The age at which it drops messages.
+    pub max_age: Option<Duration>,
 }
 
 impl Default for KnownStream {
@@ -45,6 +63,8 @@ impl Default for KnownStream {
         Self {
             largest: AtomicUsize::new(usize::MAX),
             is_others: AtomicBool::new(false),
+            window: AtomicU64::new(0),
+            max_age: AtomicU64::new(0),
         }
     }
 }
@@ -53,6 +73,21 @@ impl Topology {
     /// The largest message that a stream takes, headers included, as far as that is known.
     pub(super) fn largest(&self, stream: StreamName) -> usize {
         self.known(stream).largest.load(Ordering::Relaxed)
+    }
+
+    /// The durations of the streams, as far as they were looked at.
+    pub(super) fn windows(&self) -> Vec<StreamWindows> {
+        let of_stream = |stream| {
+            let known = self.known(stream);
+            let read = |millis: &AtomicU64| Duration::from_millis(millis.load(Ordering::Relaxed));
+            StreamWindows {
+                stream,
+                name: self.link.names.stream(stream),
+                duplicate_window: read(&known.window),
+                max_age: Some(read(&known.max_age)).filter(|age| !age.is_zero()),
+            }
+        };
+        StreamName::ALL.map(of_stream).into()
     }
 
     /// Fails if a stream is known to be another environment's, and still is.
@@ -93,6 +128,10 @@ impl Topology {
         let limit = limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let known = self.known(stream);
         known.largest.store(limit, Ordering::Relaxed);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (window, max_age) = (found.duplicate_window, found.max_age);
+        known.window.store(millis(window), Ordering::Relaxed);
+        known.max_age.store(millis(max_age), Ordering::Relaxed);
         let owned = self.check_mark(stream, found);
         let was_others = known.is_others.swap(owned.is_err(), Ordering::Relaxed);
         match owned {

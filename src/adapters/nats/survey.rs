@@ -137,6 +137,7 @@ async fn look_at_stream(
             state,
         }) => {
             holds = Some((state.messages, state.bytes));
+            topology.remember(stream, &found);
             match topology.check_mark(stream, &found) {
                 Err(fault) => {
                     let problem = advice::problem(config, (&name, stream), fault)?;

@@ -85,6 +85,8 @@ async fn nats(settings: &Settings, tenants: &[TenantId]) -> Report {
     );
     report.streams(&survey);
     report.problems.extend(survey.problems);
+    let windows = settings.validate_streams(&nats.windows());
+    report.problems.extend(windows);
     match nats.unserved(&mut Search::default(), tenants).await {
         Ok(found) => report.unserved(&nats, &found),
         // The streams and rights have been told of.

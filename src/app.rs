@@ -147,7 +147,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         ports: impl FnOnce(&Arc<Nats>, &Arc<RedisStore>) -> Ports<I, S, P>,
     ) -> Result<(Self, Reloading), StartError> {
         let (nats, redis) = tokio::join!(
-            Nats::connect(&settings.nats),
+            Nats::connect(&settings.nats, &settings.environment),
             RedisStore::connect(&settings.redis)
         );
         let (nats, redis) = (Arc::new(nats?), Arc::new(redis?));
@@ -157,6 +157,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants = loaded.registry.tenants().into_iter().cloned().collect();
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
+        report(settings.validate_streams(&nats.windows()))?;
         report(redis.prepare(&settings.environment, &tenants).await?)?;
         let (health, metrics) = (Arc::clone(&control.health), Arc::clone(&control.metrics));
         let compute = metrics.compute().clone();

@@ -389,7 +389,7 @@ pub enum RefusalReason {
     AccountLimit,
     /// The stream or consumer is missing and cannot be made.
     Missing,
-    /// The stream does not take messages: it is sealed, or has another configuration than it should.
+    /// The stream does not take messages: it is sealed, has another configuration than it should, or is another environment's.
     StreamConfig,
     /// The server answers, but not to this.
     NoAnswer,

@@ -137,6 +137,33 @@ fn pure_modules_know_no_client_library_no_clock_and_no_random_source() {
     report("pure modules that are not", wrong);
 }
 
+/// A name that is built elsewhere has no prefix.
+#[test]
+fn names_on_nats_are_built_in_one_place() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        if file.path == "src/adapters/nats/names.rs" {
+            continue;
+        }
+        for (index, line) in file.production().lines().enumerate() {
+            let is_name = |start: &str, word: &str| line.contains(&format!("{start}{word}"));
+            let words = ["inbound", "outbound", "deadletter"].into_iter();
+            let mut starts =
+                words.flat_map(|word| ["\"", "`"].map(|quote| (quote, format!("{word}."))));
+            let is_subject = starts.any(|(quote, word)| is_name(quote, &word));
+            let streams = ["INBOUND", "OUTBOUND", "DEADLETTER"];
+            let is_stream = streams.iter().any(|word| is_name("GREENTIC_", word));
+            if is_subject || is_stream || line.contains("\"worker-{") {
+                wrong.push(format!("{}:{}: {}", file.path, index + 1, line.trim()));
+            }
+        }
+    }
+    report(
+        "names on NATS built outside of adapters/nats/names.rs",
+        wrong,
+    );
+}
+
 #[test]
 fn no_source_file_is_two_things() {
     let wrong = sources()

@@ -345,6 +345,79 @@ fn combinations_that_cannot_work_are_errors() {
     );
 }
 
+/// The value below the boundary is told, the boundary itself is not.
+#[track_caller]
+fn check_boundary(file: &str, (below, boundary): (&str, &str), expected: &str) {
+    let with = |value: &str| file.replace('?', value);
+    let said = match load(&with(below), &[], &Flags::default()) {
+        Ok(loaded) => loaded.warnings.to_string(),
+        Err(said) => said,
+    };
+    assert_eq!(said.trim(), expected.trim());
+    works(&with(boundary), &[]);
+}
+
+#[test]
+fn durations_that_contradict_each_other_are_errors_with_the_arithmetic() {
+    // Without streams, so that no window of a stream counts.
+    let core = "nats: {delivery: core, ack_wait: 40s}\nworker: {retry: {max: 1s}}\nredis: {dedupe_window: 69s}\n";
+    let said = load(core, &[], &Flags::default()).unwrap_err();
+    assert!(
+        said.contains("error: worker.yaml: redis.dedupe_window: 1m 9s is less than nats.ack_wait (40s) + worker.turn_timeout (30s) = 1m 10s: a message whose worker dies after it was applied may come again when that is forgotten, and is applied twice\n  help: set `redis.dedupe_window` to at least 1m 10s, or lower the others"),
+        "{said}"
+    );
+    let right = load(&core.replace("69s", "70s"), &[], &Flags::default());
+    assert!(right.is_ok(), "{right:?}");
+
+    check_boundary(
+        "redis: {dedupe_window: ?}\n",
+        ("659s", "660s"),
+        "error: worker.yaml: redis.dedupe_window: 10m 59s is less than nats.ack_wait (30s) + worker.turn_timeout (30s) + nats.duplicate_window (10m) = 11m: a copy that comes between the two is applied as a new message, and the stream drops its replies as copies of the first ones\n  help: set `redis.dedupe_window` to at least 11m, or lower the others",
+    );
+    check_boundary(
+        "redis: {dedupe_window: 1h}\nworker: {retry: {max: ?}}\n",
+        ("3571s", "3570s"),
+        "error: worker.yaml: redis.dedupe_window: 1h is less than worker.retry.max (59m 31s) + worker.turn_timeout (30s) = 1h 1s: the attempts of a message are forgotten between two of them, and it is tried for ever\n  help: set `redis.dedupe_window` to at least 1h 1s, or lower the others",
+    );
+    check_boundary(
+        "redis: {response_timeout: ?}\n",
+        ("31s", "30s"),
+        "error: worker.lease_ttl: 30s is less than redis.response_timeout (31s): a lease may expire before the worker learns that it has it\n  help: set `worker.lease_ttl` to at least 31s, or lower `redis.response_timeout`",
+    );
+    check_boundary(
+        "nats: {inbound: {max_age: ?}}\nworker: {attempts: 1}\n",
+        ("59s", "60s"),
+        "error: worker.yaml: nats.inbound.max_age: 59s is less than nats.ack_wait (30s) + worker.turn_timeout (30s) = 1m: a message whose worker dies is dropped from the stream before it is run again\n  help: set `nats.inbound.max_age` to at least 1m, or lower the others",
+    );
+    // What is longer than any clock runs is no overflow.
+    let endless = "nats: {ack_wait: 500000000000y}\nworker: {turn_timeout: 500000000000y}\n";
+    assert!(load(endless, &[], &Flags::default()).is_err());
+}
+
+#[test]
+fn durations_that_are_risky_together_are_warned_of_with_the_arithmetic() {
+    check_boundary(
+        "nats: {duplicate_window: ?}\n",
+        ("64s", "65s"),
+        "warning: worker.yaml: nats.duplicate_window: 1m 4s is less than nats.ack_wait (30s) + worker.turn_timeout (30s) + nats.request_timeout (5s) = 1m 5s: when a worker dies before it notes that a reply is out, the stream no longer recognises the reply when it is published again\n  help: set `nats.duplicate_window` to at least 1m 5s, or lower the others",
+    );
+    check_boundary(
+        "worker: {wait_ttl: ?}\n",
+        ("59s", "60s"),
+        "warning: worker.yaml: worker.wait_ttl: 59s is less than nats.ack_wait (30s) + worker.turn_timeout (30s) = 1m: when the worker of an answer dies, the question has expired before the answer is run again\n  help: set `worker.wait_ttl` to at least 1m, or lower the others",
+    );
+    check_boundary(
+        "components: {call_timeout: ?}\n",
+        ("31s", "30s"),
+        "warning: worker.turn_timeout: 30s is less than components.call_timeout (31s): the turn's limit ends a call before its own does\n  help: set `worker.turn_timeout` to at least 31s, or lower `components.call_timeout`",
+    );
+    check_boundary(
+        "nats: {inbound: {max_age: ?}}\n",
+        ("269s", "270s"),
+        "warning: worker.yaml: nats.inbound.max_age: 4m 29s is less than worker.attempts x worker.turn_timeout (2m 30s) + the pauses between them (2m) = 4m 30s: a message that fails may be dropped from the stream before it is dead-lettered\n  help: set `nats.inbound.max_age` to at least 4m 30s, or lower the others",
+    );
+}
+
 #[test]
 fn legal_but_risky_pairs_are_warned_of() {
     check_risky(

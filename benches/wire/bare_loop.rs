@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt;
-use greentic_worker::adapters::nats::names::{StreamName, consumer_name};
+use greentic_worker::adapters::nats::names::{Names, StreamName};
 use greentic_worker::model::{PackId, TenantId, header};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Script};
@@ -57,9 +57,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs until it is killed.
 pub async fn run(nats_url: &str, redis_url: &str, tenant: &str) -> Result<(), Failure> {
     let jetstream = jetstream::new(async_nats::connect(nats_url).await?);
-    let stream = jetstream.get_stream(StreamName::Inbound.as_str()).await?;
+    let names = Names::default();
+    let stream = jetstream
+        .get_stream(names.stream(StreamName::Inbound))
+        .await?;
     let id: TenantId = tenant.parse()?;
-    let consumer: PullConsumer = stream.get_consumer(&consumer_name(&id)).await?;
+    let consumer: PullConsumer = stream.get_consumer(&names.consumer(&id)).await?;
     // A turn that is given up is a reply that is lost, and a busy machine is slow now and then.
     let patient = AsyncConnectionConfig::new()
         .set_response_timeout(Some(PATIENCE))

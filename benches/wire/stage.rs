@@ -117,7 +117,9 @@ impl Stage {
             url: self.nats.url(),
             ..Config::default()
         };
-        let nats = Nats::connect(&config).await.expect("NATS is there");
+        let nats = Nats::connect(&config, &"dev".parse().expect("an environment"))
+            .await
+            .expect("NATS is there");
         let problems = nats.prepare(&tenants).await.expect("NATS answers");
         assert!(problems.is_empty(), "{problems}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greentic_worker::adapters::nats::names::StreamName;
+use greentic_worker::adapters::nats::names::{Names, StreamName};
 
 use crate::Options;
 use crate::curves::{Point, amid};
@@ -102,7 +102,9 @@ async fn forget_all_but_waits(stage: &Stage, setup: &Setup) {
         .await
         .expect("NATS is there");
     let jetstream = async_nats::jetstream::new(nats);
-    let stream = jetstream.get_stream(StreamName::Outbound.as_str()).await;
+    let stream = jetstream
+        .get_stream(Names::default().stream(StreamName::Outbound))
+        .await;
     let purged = stream.expect("the stream is there").purge().await;
     purged.expect("it can be emptied");
 }

@@ -42,7 +42,7 @@ pub(super) async fn watch(
                 metrics
                     .unserved_messages()
                     .set(subjects.map(|unserved| (unserved.subject.as_str(), unserved.messages)));
-                warnings.warn(&found);
+                warnings.warn(&nats, &found);
             }
             Err(error) => tracing::debug!(%error, "cannot look for messages that nobody takes"),
         }
@@ -61,14 +61,14 @@ struct Warnings {
 }
 
 impl Warnings {
-    fn warn(&mut self, found: &[Unserved]) {
+    fn warn(&mut self, nats: &Nats, found: &[Unserved]) {
         for unserved in found {
             let subject = &unserved.subject;
             let is_news = self.before.contains(subject) && !self.warned.contains(subject);
             if !is_news || self.warned.len() >= WARNED {
                 continue;
             }
-            warn(unserved);
+            warn(nats, unserved);
             self.warned.insert(subject.clone());
             if self.warned.len() == WARNED {
                 tracing::warn!("there are more such subjects, which are no longer named");
@@ -81,7 +81,7 @@ impl Warnings {
     }
 }
 
-fn warn(unserved: &Unserved) {
+fn warn(nats: &Nats, unserved: &Unserved) {
     let Unserved {
         subject, messages, ..
     } = unserved;
@@ -98,7 +98,7 @@ fn warn(unserved: &Unserved) {
         subject,
         messages,
         "nobody serves the tenant of this subject; its messages stay in the stream: correct the provider's subject, \
-         give a worker a gtbind for the tenant, or remove them with \
-         `nats stream purge GREENTIC_INBOUND --subject={subject}`"
+         give a worker a gtbind for the tenant, or remove them with `{}`",
+        nats.purge_command(subject)
     );
 }

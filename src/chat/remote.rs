@@ -8,12 +8,13 @@ use futures_util::stream::{SelectAll, select_all};
 use serde_json::Value;
 
 use super::{Link, Received};
+use crate::adapters::nats::names::{Names, StreamName};
 use crate::model::{Headers, TenantId};
 
 /// The way to flows behind a NATS server.
 pub struct Remote {
     client: Client,
-    tenant: TenantId,
+    inbound: String,
     back: SelectAll<Subscriber>,
     dead_letters: String,
 }
@@ -37,15 +38,20 @@ pub enum RemoteError {
 impl Remote {
     /// Listens to a tenant's replies and dead letters. Both pass by as plain messages besides going into their streams,
     /// so a terminal needs no consumer.
-    pub async fn open(client: Client, tenant: TenantId) -> Result<Self, RemoteError> {
-        let dead_letters = format!("deadletter.{tenant}");
+    pub async fn open(
+        client: Client,
+        names: &Names,
+        tenant: &TenantId,
+    ) -> Result<Self, RemoteError> {
+        let dead_letters = names.subject(StreamName::DeadLetter, tenant);
+        let replies = names.subject(StreamName::Outbound, tenant);
         let back = vec![
-            client.subscribe(format!("outbound.{tenant}")).await?,
+            client.subscribe(replies).await?,
             client.subscribe(dead_letters.clone()).await?,
         ];
         Ok(Self {
             client,
-            tenant,
+            inbound: names.subject(StreamName::Inbound, tenant),
             back: select_all(back),
             dead_letters,
         })
@@ -72,7 +78,7 @@ impl Link for Remote {
     type Error = RemoteError;
 
     async fn send(&mut self, headers: Headers, body: Value) -> Result<(), RemoteError> {
-        let subject = format!("inbound.{}", self.tenant);
+        let subject = self.inbound.clone();
         let failed = |reason: String| RemoteError::Publish {
             subject: subject.clone(),
             reason,

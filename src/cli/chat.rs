@@ -80,7 +80,7 @@ async fn remote(chat: &Chat, url: &str, loaded: &Loaded) -> Result<(), Failure> 
     let client = nats::client(&config)
         .await
         .map_err(|error| Failure::Unavailable(error.to_string()))?;
-    let mut link = Remote::open(client, tenant.clone())
+    let mut link = Remote::open(client, &config.names(), &tenant)
         .await
         .map_err(anyhow::Error::from)?;
     converse(chat, tenant, &mut link).await

@@ -163,17 +163,20 @@ async fn connect(loaded: &Loaded) -> Result<Stream, Failure> {
 }
 
 /// A fault as the operator of the stream should hear it.
-fn explained(fault: Fault) -> Failure {
+fn explained(stream: &Stream, fault: Fault) -> Failure {
     use async_nats::jetstream::ErrorCode;
     let text = match fault.code() {
         Some(ErrorCode::STREAM_NOT_FOUND) => {
-            "there is no stream GREENTIC_DEADLETTER on this server; a worker with `nats.provision: on` makes it, \
-             or see docs/nats.md"
+            let name = stream.stream();
+            format!(
+                "there is no stream {name} on this server; a worker with `nats.provision: on` makes it, or see docs/nats.md; is \
+                 `nats.prefix` that of the workers?"
+            )
+        }
+        Some(ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT) => {
+            "JetStream is off for this account, and dead letters are kept by JetStream only"
                 .to_owned()
         }
-        Some(
-            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
-        ) => "JetStream is off for this account, and dead letters are kept by JetStream only".to_owned(),
         _ if matches!(fault, Fault::NoResponders { .. }) => {
             format!("{fault}; dead letters are kept by JetStream only")
         }
@@ -242,11 +245,11 @@ impl Replay {
                 say(format!(
                     "would replay {} to {} as {key}",
                     letter.sequence,
-                    home(&letter).subject(&tenant)
+                    stream.names().subject(home(&letter), &tenant)
                 ))?;
             } else {
                 let done = again(stream, &tenant, &letter).await;
-                done.map_err(|fault| count.ended_by(explained(fault)))?;
+                done.map_err(|fault| count.ended_by(explained(stream, fault)))?;
             }
             count.one_more()?;
         }
@@ -322,7 +325,7 @@ impl Discard {
                 say(format!("would drop {}", show::row(&letter)))?;
             } else {
                 let removed = stream.remove(letter.sequence).await;
-                removed.map_err(|fault| count.ended_by(explained(fault)))?;
+                removed.map_err(|fault| count.ended_by(explained(stream, fault)))?;
             }
             count.one_more()?;
         }

@@ -13,6 +13,7 @@ mod render;
 mod sections;
 mod validate;
 mod variables;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -134,6 +135,11 @@ impl Settings {
                 .chain(self.redis.url.address())
                 .collect(),
         }
+    }
+
+    /// The contradictions between these settings and streams that exist, which count with their own windows.
+    pub fn validate_streams(&self, streams: &[nats::StreamWindows]) -> Problems {
+        windows::check_streams(self, streams)
     }
 
     /// What is wrong in the combination of settings, errors and warnings: each value by itself is right already.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use humantime_serde::re::humantime::format_duration;
 
-use super::{MemoryLimit, Settings};
+use super::{MemoryLimit, Settings, windows};
 use crate::adapters::nats::config::DeliveryMode;
 use crate::budget::DECODED_FACTOR;
 use crate::model::{Problem, Problems};
@@ -33,6 +33,7 @@ pub(super) fn check(settings: &Settings) -> Problems {
     problems.extend(settings.nats.validate());
     problems.extend(settings.redis.problems());
     problems.extend(settings.components.problems());
+    windows::check(settings, &mut problems);
     problems
 }
 

@@ -21,6 +21,7 @@ mod contract;
 mod dead_letters;
 mod edges;
 mod endpoint;
+mod environments;
 mod fairness;
 mod hanging_backends;
 mod harness;

@@ -74,6 +74,34 @@ async fn a_worker_whose_server_does_not_come_says_so_and_ends() {
 }
 
 #[tokio::test]
+async fn streams_that_contradict_the_settings_stop_the_start() {
+    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let first = WorkerProcess::start(&servers, &tenant).await;
+    first.stop().await;
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let mut stream = jetstream.get_stream("GREENTIC_OUTBOUND").await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    config.duplicate_window = std::time::Duration::from_secs(2 * 24 * 3_600);
+    jetstream.update_stream(config).await.unwrap();
+    let stopped = WorkerProcess::of(&servers)
+        .bindings(&tenant)
+        .without_waiting()
+        .start()
+        .await;
+    assert_eq!(stopped.exited(DEADLINE).await, 64);
+    let sum = "duplicate_window of stream GREENTIC_OUTBOUND (2days) = 2days 1m";
+    assert!(stopped.log().contains(sum), "{}", stopped.log());
+    let _fits = WorkerProcess::of(&servers)
+        .bindings(&tenant)
+        .setting("REDIS__DEDUPE_WINDOW", "2days 1m")
+        .start()
+        .await;
+}
+
+#[tokio::test]
 async fn a_worker_that_still_waits_for_its_server_ends_when_told_to() {
     for server in ["NATS", "Redis"] {
         without(server, "5m", async |worker| {

@@ -3,6 +3,7 @@
 use async_nats::jetstream::ErrorCode;
 
 use super::config::Config;
+use super::environment;
 use super::fault::Fault;
 use super::names::StreamName;
 use crate::model::Problem;
@@ -20,6 +21,15 @@ pub(super) fn problem(
     if let Fault::NoResponders { .. } = fault {
         return Ok(without_jetstream(config));
     }
+    if let Fault::OtherEnvironment {
+        stream,
+        found,
+        own,
+        take_over,
+    } = &fault
+    {
+        return Ok(environment::problem(stream, found, own, take_over));
+    }
     if let Fault::Denied { what: subject } = &fault {
         return Ok(denied(config, what, subject));
     }
@@ -36,22 +46,22 @@ pub(super) fn problem(
         return Ok(without_jetstream(config));
     }
     let problem = Problem::error(format!("{what} cannot be used: {fault}"));
-    Ok(match remedy(code, stream) {
+    Ok(match remedy(config, code, stream) {
         Some(remedy) => problem.remedy(remedy),
         None => problem,
     })
 }
 
-fn remedy(code: ErrorCode, stream: StreamName) -> Option<String> {
+fn remedy(config: &Config, code: ErrorCode, stream: StreamName) -> Option<String> {
+    let inbound = config.names().stream(StreamName::Inbound);
     let section = format!("nats.{}", stream.section());
     Some(match code {
         ErrorCode::STREAM_SUBJECT_OVERLAP => {
             "another stream has its subjects: find it with `nats stream ls` and take the subjects from it".to_owned()
         }
-        ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE | ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED => {
-            "another consumer of the stream takes the same messages: find it with `nats consumer ls GREENTIC_INBOUND` and \
-             remove it".to_owned()
-        }
+        ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE | ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED => format!(
+            "another consumer of the stream takes the same messages: find it with `nats consumer ls {inbound}` and remove it"
+        ),
         ErrorCode::STREAM_MAX_BYTES_REQUIRED => format!(
             "the account wants a size for every stream: set `{section}.max_bytes` (and that of the other streams)"
         ),
@@ -78,17 +88,17 @@ fn remedy(code: ErrorCode, stream: StreamName) -> Option<String> {
         ErrorCode::MAXIMUM_STREAMS_LIMIT => {
             "the account has as many streams as it may: raise its `max_streams`, or remove some (`nats stream ls`)".to_owned()
         }
-        ErrorCode::MAXIMUM_CONSUMERS_LIMIT => {
+        ErrorCode::MAXIMUM_CONSUMERS_LIMIT => format!(
             "each tenant has a consumer: raise `max_consumers` of the account (`nats account info`) and of the stream, or \
-             remove some (`nats consumer ls GREENTIC_INBOUND`)".to_owned()
-        }
+             remove some (`nats consumer ls {inbound}`)"
+        ),
         ErrorCode::CONSUMER_MAX_PENDING_ACK_EXCESS => {
             "the account or the stream caps `max_ack_pending`, which a worker's consumers leave open: raise it".to_owned()
         }
         ErrorCode::CONSUMER_REPLICAS_EXCEEDS_STREAM
-        | ErrorCode::CONSUMER_REPLICAS_SHOULD_MATCH_STREAM => {
-            "remove the consumer (`nats consumer rm GREENTIC_INBOUND`): it is made again with the stream's replicas".to_owned()
-        }
+        | ErrorCode::CONSUMER_REPLICAS_SHOULD_MATCH_STREAM => format!(
+            "remove the consumer (`nats consumer rm {inbound}`): it is made again with the stream's replicas"
+        ),
         _ => return None,
     })
 }

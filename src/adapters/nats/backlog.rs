@@ -58,7 +58,7 @@ pub(super) async fn look(link: &Link, tenants: &[TenantId]) -> Result<Vec<Tenant
         .iter()
         .filter(|tenant| names::fits_a_subject(tenant));
     let looks = fitting.map(|tenant| {
-        let subject = StreamName::Inbound.subject(tenant);
+        let subject = link.names.subject(StreamName::Inbound, tenant);
         let messages = counts.get(&subject).copied().unwrap_or_default();
         look_at(link, tenant, subject, messages)
     });
@@ -73,10 +73,10 @@ pub(super) async fn look(link: &Link, tenants: &[TenantId]) -> Result<Vec<Tenant
 /// How many messages the stream holds of each subject. It is a work queue, so these are the ones that are not settled.
 async fn counts(link: &Link) -> Result<HashMap<String, u64>, Fault> {
     let stream = StreamName::Inbound;
-    let method = format!("STREAM.INFO.{}", stream.as_str());
+    let method = format!("STREAM.INFO.{}", link.names.stream(stream));
     let mut counts = HashMap::new();
     loop {
-        let order = json!({ "subjects_filter": stream.subjects(), "offset": counts.len() });
+        let order = json!({ "subjects_filter": link.names.subjects(stream), "offset": counts.len() });
         let info: Info = link.api(&method, &order).await?;
         let page = info.state.subjects.unwrap_or_default();
         let is_last = page.is_empty() || counts.len() + page.len() >= info.total;
@@ -108,7 +108,10 @@ async fn look_at(
 
 /// How many messages are delivered and not settled; `None` where that cannot be known.
 async fn unacknowledged(link: &Link, tenant: &TenantId) -> Result<Option<u64>, Fault> {
-    let (stream, consumer) = (StreamName::Inbound.as_str(), names::consumer_name(tenant));
+    let (stream, consumer) = (
+        link.names.stream(StreamName::Inbound),
+        link.names.consumer(tenant),
+    );
     let method = format!("CONSUMER.INFO.{stream}.{consumer}");
     match link.api::<Progress>(&method, &json!({})).await {
         Ok(progress) => Ok(Some(progress.num_ack_pending)),
@@ -119,7 +122,7 @@ async fn unacknowledged(link: &Link, tenant: &TenantId) -> Result<Option<u64>, F
 
 /// How long ago the oldest message was stored; `None` where that cannot be known.
 async fn oldest_age(link: &Link, subject: &str) -> Result<Option<Duration>, Fault> {
-    let method = format!("STREAM.MSG.GET.{}", StreamName::Inbound.as_str());
+    let method = format!("STREAM.MSG.GET.{}", link.names.stream(StreamName::Inbound));
     let order = json!({ "seq": 1, "next_by_subj": subject });
     match link.api::<Found>(&method, &order).await {
         Ok(found) => {

@@ -7,12 +7,15 @@ use async_nats::jetstream::stream::{
     Config as ServerStream, DiscardPolicy, RetentionPolicy, StorageType,
 };
 
+use super::environment;
+use crate::model::EnvId;
+
 /// Makes a stream.
 pub(super) fn add_stream(stream: &ServerStream) -> String {
-    let options: Vec<String> = options(stream)
-        .into_iter()
-        .map(|(_, option)| option)
-        .collect();
+    let description = stream.description.iter();
+    let description = description.map(|text| format!("--description='{text}'"));
+    let options = options(stream).into_iter().map(|(_, option)| option);
+    let options: Vec<String> = options.chain(description).collect();
     format!(
         "nats stream add {} {} --defaults",
         stream.name,
@@ -38,10 +41,29 @@ pub(super) fn edit_stream(stream: &ServerStream, setting: &str) -> String {
     }
 }
 
-/// Makes a consumer.
-pub(super) fn add_consumer(consumer: &consumer::Config) -> String {
+/// Marks a stream as an environment's.
+pub(super) fn mark_stream(name: &str, env: &EnvId, has_metadata: bool) -> String {
+    match has_metadata {
+        true => format!(
+            "nats stream edit {name} --metadata='{}'",
+            environment::metadata(env)
+        ),
+        false => format!(
+            "nats stream edit {name} --description='{}'",
+            environment::description(env)
+        ),
+    }
+}
+
+/// Removes the messages of a subject.
+pub(super) fn purge(stream: &str, subject: &str) -> String {
+    format!("nats stream purge {stream} --subject={subject}")
+}
+
+/// Makes a consumer of a stream.
+pub(super) fn add_consumer(stream: &str, consumer: &consumer::Config) -> String {
     format!(
-        "nats consumer add GREENTIC_INBOUND {} --pull --filter='{}' --deliver=all --ack=explicit \
+        "nats consumer add {stream} {} --pull --filter='{}' --deliver=all --ack=explicit \
          --wait={} --max-deliver=-1 --max-pending=-1 --replay=instant --defaults",
         name(consumer),
         consumer.filter_subject,
@@ -49,12 +71,12 @@ pub(super) fn add_consumer(consumer: &consumer::Config) -> String {
     )
 }
 
-/// Replaces a consumer. The messages are the stream's, so none is lost.
-pub(super) fn replace_consumer(consumer: &consumer::Config) -> String {
+/// Replaces a consumer of a stream. The messages are the stream's, so none is lost.
+pub(super) fn replace_consumer(stream: &str, consumer: &consumer::Config) -> String {
     format!(
-        "nats consumer rm GREENTIC_INBOUND {} --force; {}",
+        "nats consumer rm {stream} {} --force; {}",
         name(consumer),
-        add_consumer(consumer)
+        add_consumer(stream, consumer)
     )
 }
 

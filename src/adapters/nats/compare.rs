@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer;
 use async_nats::jetstream::stream::{Config as ServerStream, DiscardPolicy, RetentionPolicy};
 
 use super::commands;
-use super::names::{self, StreamName};
+use super::names::{self, Names, StreamName};
 use crate::model::{Problem, Severity, TenantId};
 
 /// One setting that differs.
@@ -21,14 +21,15 @@ struct Difference {
 
 /// The differences of a stream.
 pub(super) fn stream(
-    stream: StreamName,
+    (names, stream): (&Names, StreamName),
     wanted: &ServerStream,
     found: &ServerStream,
     tenants: &[&TenantId],
 ) -> Vec<Problem> {
     let mut differences = Vec::new();
     differences.extend(retention(stream, wanted, found));
-    differences.extend(subjects(stream, wanted, found, tenants));
+    let of_tenants = tenants.iter().map(|tenant| names.subject(stream, tenant));
+    differences.extend(subjects(wanted, found, of_tenants));
     differences.extend(never(
         found.no_ack,
         "no_ack",
@@ -49,7 +50,7 @@ pub(super) fn stream(
         &limit(wanted.max_bytes),
         &limit(found.max_bytes),
     ));
-    let name = format!("stream {}", stream.as_str());
+    let name = format!("stream {}", wanted.name);
     differences
         .into_iter()
         .map(|difference| {
@@ -59,8 +60,12 @@ pub(super) fn stream(
         .collect()
 }
 
-/// The differences of a consumer.
-pub(super) fn consumer(wanted: &consumer::Config, found: &consumer::Config) -> Vec<Problem> {
+/// The differences of a consumer of a stream.
+pub(super) fn consumer(
+    stream: &str,
+    wanted: &consumer::Config,
+    found: &consumer::Config,
+) -> Vec<Problem> {
     let name = wanted.durable_name.clone().unwrap_or_default();
     let filters = |config: &consumer::Config| {
         let mut filters = config.filter_subjects.clone();
@@ -109,7 +114,7 @@ pub(super) fn consumer(wanted: &consumer::Config, found: &consumer::Config) -> V
         &limit(wanted.max_ack_pending),
         &limit(found.max_ack_pending),
     ));
-    let remedy = commands::replace_consumer(wanted);
+    let remedy = commands::replace_consumer(stream, wanted);
     differences
         .into_iter()
         .map(|difference| {
@@ -192,10 +197,9 @@ fn retention(
 
 /// Subjects that the stream lacks. That is an error only if a tenant of this worker is left out.
 fn subjects(
-    stream: StreamName,
     wanted: &ServerStream,
     found: &ServerStream,
-    tenants: &[&TenantId],
+    mut of_tenants: impl Iterator<Item = String>,
 ) -> Option<Difference> {
     let stored = |subject: &str| {
         found
@@ -206,9 +210,7 @@ fn subjects(
     if wanted.subjects.iter().all(|subject| stored(subject)) {
         return None;
     }
-    let left_out = tenants
-        .iter()
-        .any(|tenant| !stored(&stream.subject(tenant)));
+    let left_out = of_tenants.any(|subject| !stored(&subject));
     let difference = differs("subjects", &wanted.subjects, &found.subjects)?;
     Some(if left_out {
         Difference {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::ServerAddr;
 use serde::{Deserialize, Serialize};
 
-use super::names::StreamName;
+use super::names::{Names, StreamName};
 use crate::model::Secret;
 
 mod validate;
@@ -69,6 +69,8 @@ pub struct Config {
     pub delivery: DeliveryMode,
     /// `on`: make the streams and consumers that are missing. `off`: make nothing and say what is missing.
     pub provision: Provision,
+    /// The beginning of the names of subjects, streams and consumers, where several environments share a NATS account.
+    pub prefix: Option<String>,
     /// How long the server waits for a worker's sign of life before it delivers a message again.
     #[serde(with = "humantime_serde")]
     pub ack_wait: Duration,
@@ -214,6 +216,7 @@ impl Default for Config {
             reconnect_delay: Duration::from_secs(1),
             delivery: DeliveryMode::JetStream,
             provision: Provision::On,
+            prefix: None,
             ack_wait: Duration::from_secs(30),
             duplicate_window: Duration::from_secs(10 * 60),
             unserved_every: Duration::from_secs(30),
@@ -274,6 +277,11 @@ impl Config {
             StreamName::Outbound => (&self.outbound).into(),
             StreamName::DeadLetter => self.deadletter.clone(),
         }
+    }
+
+    /// The names of subjects, streams and consumers.
+    pub fn names(&self) -> Names {
+        Names::new(self.prefix.as_deref())
     }
 
     /// The servers in [`Config::url`].

@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::fault::Fault;
 use super::headers;
 use super::link::{Link, Live};
-use super::names::{self, QUEUE_GROUP, StreamName};
+use super::names::{self, StreamName};
 use crate::model::{InboundMessage, TenantId};
 use crate::ports::{self, TransportError};
 
@@ -62,14 +62,14 @@ impl Queues {
         wait: Duration,
     ) -> Result<Pull, Fault> {
         self.link.in_time("pull", self.link.connected()).await?;
-        let interrupted = self.link.interrupted(StreamName::Inbound.subject(tenant));
+        let interrupted = self.link.interrupted(self.subject(tenant));
         let queue = self.queue(tenant).await?;
         let end = Box::pin(sleep(wait));
         // Another pull of the tenant that lasts as long has the messages: none is left for this one.
         let mut queue = timeout(wait, queue.lock_owned()).await.ok();
         if let Some(queue) = queue.as_deref_mut().filter(|queue| queue.live.has_ended()) {
             queue.live = self.link.live();
-            queue.subscriber = subscribe(&queue.live, tenant).await?;
+            queue.subscriber = self.subscribe(&queue.live, tenant).await?;
         }
         Ok(Pull {
             queue,
@@ -93,7 +93,7 @@ impl Queues {
             return Err(Fault::NoSubject(tenant.to_string()));
         }
         let live = self.link.live();
-        let subscriber = subscribe(&live, tenant).await?;
+        let subscriber = self.subscribe(&live, tenant).await?;
         let (give_back, returned) = mpsc::unbounded_channel();
         let queue = Arc::new(Turn::new(Queue {
             tenant: tenant.clone(),
@@ -109,18 +109,22 @@ impl Queues {
         ))
     }
 
+    fn subject(&self, tenant: &TenantId) -> String {
+        self.link.names.subject(StreamName::Inbound, tenant)
+    }
+
+    async fn subscribe(&self, live: &Live, tenant: &TenantId) -> Result<Subscriber, Fault> {
+        let group = self.link.names.queue_group();
+        let subscribed = live.client.queue_subscribe(self.subject(tenant), group);
+        subscribed
+            .await
+            .map_err(|error| Fault::Client(Box::new(error)))
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<TenantId, Arc<Turn<Queue>>>> {
         // Nothing panics while it is held, and a map is never left half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn subscribe(live: &Live, tenant: &TenantId) -> Result<Subscriber, Fault> {
-    let subject = StreamName::Inbound.subject(tenant);
-    live.client
-        .queue_subscribe(subject, QUEUE_GROUP.to_owned())
-        .await
-        .map_err(|error| Fault::Client(Box::new(error)))
 }
 
 /// The messages of one pull.

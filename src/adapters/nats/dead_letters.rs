@@ -19,7 +19,7 @@ use super::connect;
 use super::connect_error::ConnectError;
 use super::fault::Fault;
 use super::link::Link;
-use super::names::StreamName;
+use super::names::{Names, StreamName};
 use super::outbound;
 use super::unreadable::{decoded, legible};
 use crate::model::{Headers, TenantId};
@@ -94,13 +94,14 @@ struct Stored {
     data: String,
 }
 
-impl From<Stored> for DeadLetter {
-    fn from(stored: Stored) -> Self {
-        let tenant = stored.subject.split_once('.').map_or("", |(_, rest)| rest);
-        Self {
+impl Stored {
+    fn dead_letter(self, names: &Names) -> DeadLetter {
+        let stored = self;
+        let tenant = names.tenant_part(StreamName::DeadLetter, &stored.subject);
+        DeadLetter {
             sequence: stored.sequence,
             stored: stored.time,
-            tenant: tenant.to_owned(),
+            tenant: tenant.unwrap_or_default().to_owned(),
             headers: legible(&decoded(&stored.hdrs)).into_iter().collect(),
             body: decoded(&stored.data).into(),
         }
@@ -118,13 +119,23 @@ impl DeadLetters {
         Ok(Self { link })
     }
 
+    /// The names of subjects and streams.
+    pub fn names(&self) -> &Names {
+        &self.link.names
+    }
+
+    /// The name of the stream.
+    pub fn stream(&self) -> String {
+        self.names().stream(StreamName::DeadLetter)
+    }
+
     /// How much there is now.
     ///
     /// # Errors
     ///
     /// There is no such stream or JetStream, or no permission to ask.
     pub async fn extent(&self) -> Result<Extent, Fault> {
-        let method = format!("STREAM.INFO.{}", StreamName::DeadLetter.as_str());
+        let method = format!("STREAM.INFO.{}", self.stream());
         Ok(self.link.api::<Info>(&method, &json!({})).await?.state)
     }
 
@@ -149,8 +160,8 @@ impl DeadLetters {
     ) -> Result<impl Stream<Item = Result<DeadLetter, Fault>>, Fault> {
         let extent = self.extent().await?;
         let subject = match &range.tenant {
-            Some(tenant) => StreamName::DeadLetter.subject(tenant),
-            None => StreamName::DeadLetter.subjects(),
+            Some(tenant) => self.names().subject(StreamName::DeadLetter, tenant),
+            None => self.names().subjects(StreamName::DeadLetter),
         };
         let next = match range.since {
             _ if extent.messages == 0 => extent.last.saturating_add(1),
@@ -206,7 +217,7 @@ impl DeadLetters {
         headers: &Headers,
         body: Bytes,
     ) -> Result<(), Fault> {
-        let subject = stream.subject(tenant);
+        let subject = self.names().subject(stream, tenant);
         let stored = async {
             loop {
                 self.link.connected().await?;
@@ -225,7 +236,7 @@ impl DeadLetters {
     ///
     /// The server gives no answer or lacks the permission.
     pub async fn remove(&self, sequence: u64) -> Result<bool, Fault> {
-        let method = format!("STREAM.MSG.DELETE.{}", StreamName::DeadLetter.as_str());
+        let method = format!("STREAM.MSG.DELETE.{}", self.stream());
         let order = json!({ "seq": sequence, "no_erase": true });
         match self.link.api::<Value>(&method, &order).await {
             Err(fault)
@@ -253,10 +264,10 @@ impl DeadLetters {
     }
 
     async fn ask(&self, order: &Value) -> Result<Option<DeadLetter>, Fault> {
-        let method = format!("STREAM.MSG.GET.{}", StreamName::DeadLetter.as_str());
+        let method = format!("STREAM.MSG.GET.{}", self.stream());
         match self.link.api::<Found>(&method, order).await {
             Err(fault) if fault.code() == Some(ErrorCode::NO_MESSAGE_FOUND) => Ok(None),
-            found => Ok(Some(found?.message.into())),
+            found => Ok(Some(found?.message.dead_letter(self.names()))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Replies that the full stream of replies drops: seen by looking at it now and then, since the server says nothing.
+//! Replies that the full stream of replies drops: seen by looking at the streams now and then, since the server says nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,7 +19,7 @@ use super::topology::Topology;
 use crate::adapters::system::SystemClock;
 use crate::ports::Clock;
 
-/// How often the stream of replies is looked at, for what it drops and for its limits.
+/// How often the streams are looked at: for their limits, their environment, and what the one of replies drops.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often the log says that replies are dropped.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -65,6 +65,12 @@ pub(super) async fn watch(link: Weak<Link>, topology: Weak<Topology>, dropped: D
         };
         if link.is_closing() {
             return;
+        }
+        for stream in [StreamName::Inbound, StreamName::DeadLetter] {
+            // For the mark of another environment, which may have made it again.
+            if let Err(error) = topology.look_at(stream, None).await {
+                debug!(%error, ?stream, "a stream was not looked at");
+            }
         }
         let (config, state) = match topology.look_at(StreamName::Outbound, None).await {
             Ok(looked) => looked,
@@ -134,7 +140,7 @@ async fn oldest(link: &Link, state: &StreamState) -> Option<Oldest> {
     if state.messages == 0 {
         return None;
     }
-    let method = format!("STREAM.MSG.GET.{}", StreamName::Outbound.as_str());
+    let method = format!("STREAM.MSG.GET.{}", link.names.stream(StreamName::Outbound));
     let order = json!({ "seq": state.first_seq });
     match link.api::<Found>(&method, &order).await {
         Ok(Found { message }) => Some(Oldest {
@@ -151,7 +157,7 @@ async fn oldest(link: &Link, state: &StreamState) -> Option<Oldest> {
 
 /// The subjects that hold as many messages as they may.
 async fn full_subjects(topology: &Topology, config: &ServerStream) -> Vec<String> {
-    let all = StreamName::Outbound.subjects();
+    let all = topology.link.names.subjects(StreamName::Outbound);
     let Ok((_, state)) = topology.look_at(StreamName::Outbound, Some(&all)).await else {
         return Vec::new();
     };

@@ -98,6 +98,21 @@ pub enum Fault {
         /// How to make it by hand.
         command: String,
     },
+    /// The stream carries the mark of another environment.
+    #[error(
+        "stream {stream} belongs to environment `{found}`, and this worker's is `{own}`: give this environment streams of its \
+         own by another `nats.prefix`, or take the stream over with: {take_over}"
+    )]
+    OtherEnvironment {
+        /// The stream's name.
+        stream: String,
+        /// The environment that it belongs to.
+        found: String,
+        /// The worker's environment.
+        own: String,
+        /// How to take it over by hand.
+        take_over: String,
+    },
     /// The message is larger than the server takes.
     #[error("{0}")]
     TooLarge(String),
@@ -131,6 +146,7 @@ impl Fault {
                 true => RefusalReason::SubjectFull,
                 false => RefusalReason::StreamFull,
             },
+            Self::OtherEnvironment { .. } => RefusalReason::StreamConfig,
             Self::NoSubject(_) => RefusalReason::Other,
             Self::Refused { error, .. } => return refused_for(error.error_code()),
             Self::Disconnected

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::fault::Fault;
+use super::names::Names;
 
 /// How often to look for a connection besides waiting for the event, which the client drops when there are too many.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -33,6 +34,8 @@ pub(super) struct Link {
     request_timeout: Duration,
     /// The beginning of the subjects of JetStream's API, such as `$JS.API`.
     api: String,
+    /// The names of subjects, streams and consumers.
+    pub(super) names: Names,
 }
 
 /// A client with what is known of it. It reconnects by itself; only if it breaks down there is another one after it.
@@ -99,6 +102,7 @@ impl Link {
             closing: AtomicBool::new(false),
             request_timeout: config.request_timeout,
             api: config.api_prefix(),
+            names: config.names(),
         }
     }
 

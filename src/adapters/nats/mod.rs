@@ -4,6 +4,7 @@
 //! - `connect`, `connect_error`, `credentials`, `link`: the connection and what is known of it. [`Fault`]: what can go wrong on it.
 //! - `rights`, `advice`: what the account must allow, and what to do where it does not.
 //! - `topology`, `stream_state`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
+//!   `environment`: whose they are.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
 //! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
@@ -21,6 +22,7 @@ mod core;
 mod credentials;
 pub mod dead_letters;
 mod drops;
+mod environment;
 mod fault;
 mod headers;
 mod link;
@@ -50,15 +52,17 @@ use tokio::time::timeout;
 pub use config::Config;
 pub use connect_error::ConnectError;
 pub use fault::Fault;
+pub use stream_state::StreamWindows;
 pub use survey::{ConsumerSurvey, StreamSurvey, Survey};
 pub use unserved::{Search, Unserved};
 
-use crate::model::{Headers, InboundMessage, Problems, TenantId};
+use crate::model::{EnvId, Headers, InboundMessage, Problems, TenantId};
 use crate::ports::{self, Destination, Inbound, Publisher, TransportError};
 use crate::telemetry::TenantBacklog;
 use config::DeliveryMode;
 use drops::Dropped;
 use link::Link;
+use names::StreamName;
 use outbound::Outbound;
 use stored::Consumers;
 use topology::Topology;
@@ -83,20 +87,21 @@ enum Delivering {
 }
 
 impl Nats {
-    /// Connects, waiting for a server for up to `connect_timeout`. From then on a lost connection is opened again, however
-    /// long that takes.
+    /// Connects as a worker of this environment, waiting for a server for up to `connect_timeout`. From then on a lost
+    /// connection is opened again, however long that takes.
     ///
     /// # Errors
     ///
     /// No server in time, credentials that are refused, no trusted TLS.
-    pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
+    pub async fn connect(config: &Config, env: &EnvId) -> Result<Self, ConnectError> {
         let link = connect::connect(config).await?;
         let delivery = match config.delivery {
             DeliveryMode::Core => {
                 Delivering::Core(core::Queues::new(Arc::clone(&link), config.ack_wait))
             }
             DeliveryMode::JetStream => {
-                let topology = Arc::new(Topology::new(Arc::clone(&link), config.clone()));
+                let topology = Topology::new(Arc::clone(&link), config.clone(), env.clone());
+                let topology = Arc::new(topology);
                 let outbound = Arc::new(Outbound::new(Arc::clone(&link), Arc::clone(&topology)));
                 let dead_lettered = DeadLettered::default();
                 let unreadable = Unreadable::new(
@@ -131,6 +136,14 @@ impl Nats {
             Delivering::Core(_) => topology::unfit(tenants),
         };
         Ok(problems)
+    }
+
+    /// The durations of the streams as they were looked at last; none with plain NATS.
+    pub fn windows(&self) -> Vec<StreamWindows> {
+        match &self.delivery {
+            Delivering::JetStream { topology, .. } => topology.windows(),
+            Delivering::Core(_) => Vec::new(),
+        }
     }
 
     /// How many replies were seen to be dropped by a full stream since this was asked last.
@@ -181,6 +194,11 @@ impl Nats {
             Delivering::JetStream { .. } => Some(backlog::look(&self.link, tenants).await?),
             Delivering::Core(_) => None,
         })
+    }
+
+    /// The command that removes the inbound messages of a subject.
+    pub fn purge_command(&self, subject: &str) -> String {
+        commands::purge(&self.link.names.stream(StreamName::Inbound), subject)
     }
 
     /// Looks at everything on the server, and makes or changes nothing.
@@ -264,7 +282,7 @@ impl Publisher for Nats {
         let published = match &self.delivery {
             Delivering::JetStream { outbound, .. } => outbound.publish(to, headers, body).await,
             Delivering::Core(_) => {
-                let subject = names::destination_subject(to);
+                let subject = self.link.names.destination_subject(to);
                 let headers = headers::to_publish(headers);
                 self.link.publish(&subject, headers, body).await
             }

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::fault::Fault;
 use super::headers;
 use super::link::Link;
-use super::names::{self, StreamName};
+use super::names::StreamName;
 use super::topology::Topology;
 use super::unreadable::decoded;
 use crate::model::{Headers, header, other_id};
@@ -91,7 +91,7 @@ impl Outbound {
         headers: &Headers,
         body: Bytes,
     ) -> Result<(), Fault> {
-        let subject = names::destination_subject(to);
+        let subject = self.link.names.destination_subject(to);
         let stored = self.store(to, &subject, headers, &body).await?;
         match to {
             Destination::DeadLetter(_) if stored.duplicate => {
@@ -115,6 +115,7 @@ impl Outbound {
         headers: &Headers,
         body: &Bytes,
     ) -> Result<Stored, Fault> {
+        self.topology.check_owner(to.into()).await?;
         let patience = PATIENCE.min(self.link.request_timeout() / 4);
         let mut storing = pin!(self.store_on(to.into(), subject, headers, body));
         let stored = match timeout(patience, &mut storing).await {
@@ -237,7 +238,10 @@ impl Outbound {
 
     /// Returns whether the stream of dead letters holds this message at this position.
     async fn holds(&self, sequence: u64, subject: &str, body: &Bytes) -> Result<bool, Fault> {
-        let method = format!("STREAM.MSG.GET.{}", StreamName::DeadLetter.as_str());
+        let method = format!(
+            "STREAM.MSG.GET.{}",
+            self.link.names.stream(StreamName::DeadLetter)
+        );
         let order = json!({ "seq": sequence });
         match self.link.api::<Found>(&method, &order).await {
             Ok(Found { message }) => {

@@ -13,11 +13,14 @@ use tokio::time::timeout;
 
 use super::fault::Fault;
 use super::link::{Link, refused};
-use super::names::{self, StreamName};
+use super::names::{self, Names, StreamName};
 use crate::model::{Problem, Severity, TenantId};
 
 /// The beginning of the server's own reply subjects. No client may use them.
 pub(super) const RESERVED: &str = "_R_.";
+
+/// The streams that a worker publishes to.
+const KINDS: [StreamName; 2] = [StreamName::Outbound, StreamName::DeadLetter];
 
 /// The most subjects that are tried out before the server's answers are awaited.
 const TRIED_AT_ONCE: usize = 32;
@@ -67,8 +70,12 @@ impl Permission {
 /// The problems of a user that may not publish replies or dead letters of these tenants. What only some of them are refused
 /// is those tenants' trouble, and no reason not to serve the others.
 pub(super) async fn check(link: &Link, tenants: &[&TenantId]) -> Result<Vec<Problem>, Fault> {
-    const KINDS: [StreamName; 2] = [StreamName::Outbound, StreamName::DeadLetter];
-    let subjects = |kind: StreamName| tenants.iter().map(move |tenant| kind.subject(tenant));
+    let names = &link.names;
+    let subjects = |kind: StreamName| {
+        tenants
+            .iter()
+            .map(move |tenant| names.subject(kind, tenant))
+    };
     let each: Vec<String> = KINDS.into_iter().flat_map(subjects).collect();
     let denied: HashSet<String> = match permissions(link).await? {
         Some(publish) => each
@@ -90,11 +97,11 @@ pub(super) async fn check(link: &Link, tenants: &[&TenantId]) -> Result<Vec<Prob
     let problems = [(Severity::Error, all), (Severity::Warning, some)];
     let problems = problems
         .iter()
-        .filter_map(|(severity, denied)| problem(*severity, denied));
+        .filter_map(|(severity, denied)| problem(names, *severity, denied));
     Ok(problems.collect())
 }
 
-fn problem(severity: Severity, denied: &[String]) -> Option<Problem> {
+fn problem(names: &Names, severity: Severity, denied: &[String]) -> Option<Problem> {
     if denied.is_empty() {
         return None;
     }
@@ -102,9 +109,10 @@ fn problem(severity: Severity, denied: &[String]) -> Option<Problem> {
     if let Some(more) = denied.len().checked_sub(LISTED).filter(|more| *more > 0) {
         list.push_str(&format!(" and {more} more"));
     }
-    let problem = Problem::error(format!("the NATS user may not publish to {list}")).remedy(
-        "give the user the permission to publish to `outbound.>` and `deadletter.>`; docs/nats.md has all that a worker needs",
-    );
+    let [outbound, dead_letters] = KINDS.map(|kind| names.subjects(kind));
+    let problem = Problem::error(format!("the NATS user may not publish to {list}")).remedy(format!(
+        "give the user the permission to publish to `{outbound}` and `{dead_letters}`; docs/nats.md has all that a worker needs"
+    ));
     Some(Problem {
         severity,
         ..problem
@@ -198,8 +206,10 @@ mod tests {
     #[test]
     fn a_long_list_is_cut() {
         let many: Vec<String> = (0..7).map(|n| format!("outbound.t{n}")).collect();
-        let said = problem(Severity::Error, &many).unwrap().to_string();
+        let said = problem(&Names::default(), Severity::Error, &many)
+            .unwrap()
+            .to_string();
         assert!(said.contains("outbound.t4 and 2 more"), "{said}");
-        assert_eq!(problem(Severity::Error, &[]), None);
+        assert_eq!(problem(&Names::default(), Severity::Error, &[]), None);
     }
 }

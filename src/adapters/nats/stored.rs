@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::fault::Fault;
 use super::headers;
 use super::link::{Link, Live, refused};
-use super::names;
+use super::names::{self, StreamName};
 use super::pull::{Pull, Silence};
 use super::topology::Topology;
 use super::unreadable::Unreadable;
@@ -79,6 +79,7 @@ impl Consumers {
         // Without an expiry a pull request would wait for ever.
         let wait = wait.max(Duration::from_millis(1));
         self.link.in_time("pull", self.link.connected()).await?;
+        self.topology.check_owner(StreamName::Inbound).await?;
         let consumer = self.consumer(tenant).await?;
         // Taken before the request goes out, so that no loss after that is missed.
         let (live, interrupted) = (
@@ -125,7 +126,7 @@ impl Consumers {
             return Err(Fault::NoSubject(tenant.to_string()));
         }
         self.topology.repair_consumer(tenant).await?;
-        let name = names::consumer_name(tenant);
+        let name = self.link.names.consumer(tenant);
         if let Err(error) = self.unreadable.put_aside(tenant, &name).await {
             warn!(%tenant, %error, "could not look for messages with unreadable headers");
         }
@@ -152,7 +153,7 @@ async fn subscribe(live: &Live) -> Result<Inbox, Fault> {
 
 impl Consumer {
     fn new(tenant: &TenantId, link: &Link) -> Self {
-        let next = names::next_method(tenant);
+        let next = link.names.next_method(tenant);
         Self {
             tenant: tenant.clone(),
             next: link.api_subject(&next).into(),

@@ -1,11 +1,13 @@
 //! Streams as they are: their limits, how much they hold, and which limit it is that they refuse a message for.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config as ServerStream, DiscardPolicy};
 use serde::Deserialize;
 use serde_json::json;
+use tracing::{error, info};
 
 use super::fault::Fault;
 use super::names::StreamName;
@@ -31,14 +33,73 @@ pub(super) struct StreamState {
     pub(super) subjects: Option<HashMap<String, u64>>,
 }
 
+/// What is known of a stream since it was last looked at.
+pub(super) struct KnownStream {
+    /// The largest message that it takes.
+    largest: AtomicUsize,
+    /// It carries the mark of another environment.
+    is_others: AtomicBool,
+    /// For how long it recognises duplicates, in milliseconds.
+    window: AtomicU64,
+    /// The age at which it drops messages, in milliseconds; 0 for never.
+    max_age: AtomicU64,
+}
+
+/// The durations of a stream that exists.
+#[derive(Clone, Debug)]
+pub struct StreamWindows {
+    /// Which one it is.
+    pub stream: StreamName,
+    /// Its name.
+    pub name: String,
+    /// For how long it recognises duplicates.
+    pub duplicate_window: Duration,
+    /// The age at which it drops messages.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for KnownStream {
+    fn default() -> Self {
+        Self {
+            largest: AtomicUsize::new(usize::MAX),
+            is_others: AtomicBool::new(false),
+            window: AtomicU64::new(0),
+            max_age: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Topology {
     /// The largest message that a stream takes, headers included, as far as that is known.
     pub(super) fn largest(&self, stream: StreamName) -> usize {
-        self.limit(stream).load(Ordering::Relaxed)
+        self.known(stream).largest.load(Ordering::Relaxed)
     }
 
-    fn limit(&self, stream: StreamName) -> &AtomicUsize {
-        let [inbound, outbound, dead_letter] = &self.largest;
+    /// The durations of the streams, as far as they were looked at.
+    pub(super) fn windows(&self) -> Vec<StreamWindows> {
+        let of_stream = |stream| {
+            let known = self.known(stream);
+            let read = |millis: &AtomicU64| Duration::from_millis(millis.load(Ordering::Relaxed));
+            StreamWindows {
+                stream,
+                name: self.link.names.stream(stream),
+                duplicate_window: read(&known.window),
+                max_age: Some(read(&known.max_age)).filter(|age| !age.is_zero()),
+            }
+        };
+        StreamName::ALL.map(of_stream).into()
+    }
+
+    /// Fails if a stream is known to be another environment's, and still is.
+    pub(super) async fn check_owner(&self, stream: StreamName) -> Result<(), Fault> {
+        if self.known(stream).is_others.load(Ordering::Relaxed) {
+            let _made = Box::pin(self.repair_stream(stream)).await?;
+        }
+        Ok(())
+    }
+
+    fn known(&self, stream: StreamName) -> &KnownStream {
+        let [inbound, outbound, dead_letter] = &self.known;
         match stream {
             StreamName::Inbound => inbound,
             StreamName::Outbound => outbound,
@@ -52,7 +113,7 @@ impl Topology {
         stream: StreamName,
         subjects: Option<&str>,
     ) -> Result<(ServerStream, StreamState), Fault> {
-        let method = format!("STREAM.INFO.{}", stream.as_str());
+        let method = format!("STREAM.INFO.{}", self.link.names.stream(stream));
         let order = match subjects {
             Some(filter) => json!({ "subjects_filter": filter }),
             None => json!({}),
@@ -65,7 +126,19 @@ impl Topology {
     pub(super) fn remember(&self, stream: StreamName, found: &ServerStream) {
         let limit = usize::try_from(found.max_message_size).ok();
         let limit = limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        self.limit(stream).store(limit, Ordering::Relaxed);
+        let known = self.known(stream);
+        known.largest.store(limit, Ordering::Relaxed);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (window, max_age) = (found.duplicate_window, found.max_age);
+        known.window.store(millis(window), Ordering::Relaxed);
+        known.max_age.store(millis(max_age), Ordering::Relaxed);
+        let owned = self.check_mark(stream, found);
+        let was_others = known.is_others.swap(owned.is_err(), Ordering::Relaxed);
+        match owned {
+            Err(fault) if !was_others => error!("{fault}"),
+            Ok(()) if was_others => info!(stream = found.name, "the stream is this environment's"),
+            Err(_) | Ok(()) => {}
+        }
     }
 
     /// What a stream means that says it has not stored a message: which of its limits is reached. The refusal itself has one

@@ -35,8 +35,10 @@ pub struct Survey {
 /// A stream; none of its numbers where it is missing.
 #[derive(Debug)]
 pub struct StreamSurvey {
+    /// Which one it is.
+    pub stream: StreamName,
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// The number of its messages, and their size in bytes.
     pub holds: Option<(u64, u64)>,
 }
@@ -104,36 +106,53 @@ pub(super) async fn survey(
         .collect();
     let config = topology.config();
     for stream in StreamName::ALL {
-        look_at_stream(link, config, stream, &tenants, &mut survey).await?;
+        look_at_stream(topology, stream, &tenants, &mut survey).await?;
     }
     if survey.problems.has_errors() {
         return Ok(survey);
     }
     survey.problems.extend(rights::check(link, &tenants).await?);
     for tenant in tenants {
-        look_at_consumer(link, config, tenant, &mut survey).await?;
+        look_at_consumer(topology, tenant, &mut survey).await?;
     }
     look_at_account(link, config, &mut survey).await;
     Ok(survey)
 }
 
 async fn look_at_stream(
-    link: &Link,
-    config: &Config,
+    topology: &Topology,
     stream: StreamName,
     tenants: &[&TenantId],
     survey: &mut Survey,
 ) -> Result<(), Fault> {
-    let wanted = topology::server_stream(config, stream);
-    let name = stream.as_str();
+    let (link, config) = (&topology.link, topology.config());
+    let wanted = topology::server_stream(config, &topology.env, stream);
+    let name = link.names.stream(stream);
     let asked = Instant::now();
     let method = format!("STREAM.INFO.{name}");
     let mut holds = None;
     match link.api::<StreamInfo>(&method, &json!({})).await {
-        Ok(StreamInfo { config, state }) => {
+        Ok(StreamInfo {
+            config: found,
+            state,
+        }) => {
             holds = Some((state.messages, state.bytes));
-            let differences = compare::stream(stream, &wanted, &config, tenants);
-            survey.problems.extend(differences);
+            topology.remember(stream, &found);
+            match topology.check_mark(stream, &found) {
+                Err(fault) => {
+                    let problem = advice::problem(config, (&name, stream), fault)?;
+                    survey.problems.push(problem);
+                }
+                Ok(()) => {
+                    let named = (&link.names, stream);
+                    let differences = compare::stream(named, &wanted, &found, tenants);
+                    survey.problems.extend(differences);
+                    // Else a start marks it.
+                    if config.provision == Provision::Off {
+                        survey.problems.extend(topology.unmarked(stream, &found));
+                    }
+                }
+            }
         }
         Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
             let missing = Fault::Missing {
@@ -141,7 +160,7 @@ async fn look_at_stream(
                 command: commands::add_stream(&wanted),
             };
             if config.provision == Provision::Off {
-                let problem = advice::problem(config, (name, stream), missing)?;
+                let problem = advice::problem(config, (&name, stream), missing)?;
                 survey.problems.push(problem);
             }
         }
@@ -152,19 +171,24 @@ async fn look_at_stream(
         }
     }
     survey.answers_in = Some(asked.elapsed());
-    survey.streams.push(StreamSurvey { name, holds });
+    survey.streams.push(StreamSurvey {
+        stream,
+        name,
+        holds,
+    });
     Ok(())
 }
 
 async fn look_at_consumer(
-    link: &Link,
-    config: &Config,
+    topology: &Topology,
     tenant: &TenantId,
     survey: &mut Survey,
 ) -> Result<(), Fault> {
-    let (stream, name) = (StreamName::Inbound, names::consumer_name(tenant));
+    let (link, config) = (&topology.link, topology.config());
+    let stream = link.names.stream(StreamName::Inbound);
+    let name = link.names.consumer(tenant);
     let wanted = topology::server_consumer(config, tenant).into_consumer_config();
-    let method = format!("CONSUMER.INFO.{}.{name}", stream.as_str());
+    let method = format!("CONSUMER.INFO.{stream}.{name}");
     let mut has = None;
     match link.api::<ConsumerInfo>(&method, &json!({})).await {
         Ok(found) => {
@@ -173,7 +197,7 @@ async fn look_at_consumer(
             if config.provision == Provision::Off {
                 survey
                     .problems
-                    .extend(compare::consumer(&wanted, &found.config));
+                    .extend(compare::consumer(&stream, &wanted, &found.config));
             }
         }
         Err(fault)
@@ -185,15 +209,15 @@ async fn look_at_consumer(
             if config.provision == Provision::Off {
                 let missing = Fault::Missing {
                     what: format!("consumer {name}"),
-                    command: commands::add_consumer(&wanted),
+                    command: commands::add_consumer(&stream, &wanted),
                 };
-                let problem = advice::problem(config, (&name, stream), missing)?;
+                let problem = advice::problem(config, (&name, StreamName::Inbound), missing)?;
                 survey.problems.push(problem);
             }
         }
         Err(fault) => {
             let what = format!("consumer {name}");
-            let problem = advice::problem(config, (&what, stream), fault)?;
+            let problem = advice::problem(config, (&what, StreamName::Inbound), fault)?;
             survey.problems.push(problem);
         }
     }
@@ -234,20 +258,14 @@ async fn look_at_account(link: &Link, config: &Config, survey: &mut Survey) {
         }
     }
     for stream in &survey.streams {
-        let name = StreamName::ALL
-            .into_iter()
-            .find(|name| name.as_str() == stream.name);
-        let Some(name) = name.filter(|_| stream.holds.is_none() && limits.max_bytes_required)
-        else {
-            continue;
-        };
-        if config.stream(name).max_bytes.is_none() {
+        let is_unsized = config.stream(stream.stream).max_bytes.is_none();
+        if limits.max_bytes_required && stream.holds.is_none() && is_unsized {
             survey.problems.push(
                 Problem::error(format!(
                     "the NATS account wants a size for stream {}",
                     stream.name
                 ))
-                .remedy(format!("set `nats.{}.max_bytes`", name.section())),
+                .remedy(format!("set `nats.{}.max_bytes`", stream.stream.section())),
             );
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, IntoConsumerConfig};
@@ -20,9 +19,9 @@ use super::config::{Config, Discard, Provision, Storage};
 use super::fault::Fault;
 use super::link::Link;
 use super::names::{self, StreamName};
-use super::stream_state::Described;
-use super::{advice, commands, compare, rights};
-use crate::model::{Problem, Problems, TenantId};
+use super::stream_state::{Described, KnownStream};
+use super::{advice, commands, compare, environment, rights};
+use crate::model::{EnvId, Problem, Problems, TenantId};
 
 /// How many consumers are looked after at once.
 const CONSUMERS_AT_ONCE: usize = 64;
@@ -30,21 +29,24 @@ const CONSUMERS_AT_ONCE: usize = 64;
 /// Knows what must be on the server.
 pub(super) struct Topology {
     pub(super) link: Arc<Link>,
+    /// The worker's environment, whose mark the streams carry.
+    pub(super) env: EnvId,
     config: Config,
     /// One repair at a time: a thousand publishes that find their stream gone make it once. When each was looked at last, and
     /// whether it was made then; nothing if the server was away.
     repairing: Mutex<HashMap<StreamName, (Instant, Option<bool>)>>,
-    /// The largest message that each stream takes, as it was when it was last looked at.
-    pub(super) largest: [AtomicUsize; 3],
+    /// The streams as they were when they were last looked at.
+    pub(super) known: [KnownStream; 3],
 }
 
 impl Topology {
-    pub(super) fn new(link: Arc<Link>, config: Config) -> Self {
+    pub(super) fn new(link: Arc<Link>, config: Config, env: EnvId) -> Self {
         Self {
             link,
+            env,
             config,
             repairing: Mutex::default(),
-            largest: [const { AtomicUsize::new(usize::MAX) }; 3],
+            known: Default::default(),
         }
     }
 
@@ -62,14 +64,10 @@ impl Topology {
             .filter(|tenant| names::fits_a_subject(tenant))
             .collect();
         for stream in StreamName::ALL {
-            match self.look_after_stream(stream).await {
-                Ok(None) => {}
-                Ok(Some(found)) => {
-                    let wanted = server_stream(&self.config, stream);
-                    problems.extend(compare::stream(stream, &wanted, &found, &tenants));
-                }
+            match self.prepare_stream(stream, &tenants).await {
+                Ok(found) => problems.extend(found),
                 Err(fault) => {
-                    let what = format!("stream {}", stream.as_str());
+                    let what = format!("stream {}", self.link.names.stream(stream));
                     problems.push(advice::problem(&self.config, (&what, stream), fault)?);
                 }
             }
@@ -87,16 +85,33 @@ impl Topology {
         while let Some((tenant, looked)) = consumers.next().await {
             match looked {
                 Ok(found) => {
+                    let stream = self.link.names.stream(StreamName::Inbound);
                     let wanted = server_consumer(&self.config, tenant).into_consumer_config();
-                    problems.extend(compare::consumer(&wanted, &found));
+                    problems.extend(compare::consumer(&stream, &wanted, &found));
                 }
                 Err(fault) => {
-                    let what = format!("consumer {}", names::consumer_name(tenant));
+                    let what = format!("consumer {}", self.link.names.consumer(tenant));
                     let about = (what.as_str(), StreamName::Inbound);
                     problems.push(advice::problem(&self.config, about, fault)?);
                 }
             }
         }
+        Ok(problems)
+    }
+
+    /// Makes a stream, or compares one that exists with the settings and gives it the environment's mark if it has none.
+    async fn prepare_stream(
+        &self,
+        stream: StreamName,
+        tenants: &[&TenantId],
+    ) -> Result<Vec<Problem>, Fault> {
+        let Some(found) = self.look_after_stream(stream).await? else {
+            return Ok(Vec::new());
+        };
+        let wanted = server_stream(&self.config, &self.env, stream);
+        let named = (&self.link.names, stream);
+        let mut problems = compare::stream(named, &wanted, &found, tenants);
+        problems.extend(self.mark_stream(stream, &found).await?);
         Ok(problems)
     }
 
@@ -118,38 +133,34 @@ impl Topology {
         looked.map(|found| found.is_none())
     }
 
-    /// Makes sure that a tenant can be pulled for, and the stream too if that is what is missing.
+    /// Makes sure that a tenant can be pulled for. The stream comes first: one that another environment has made meanwhile
+    /// may have a consumer of this name.
     pub(super) async fn repair_consumer(&self, tenant: &TenantId) -> Result<(), Fault> {
-        match self.look_after_consumer(tenant).await {
-            Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
-                let _made = self.repair_stream(StreamName::Inbound).await?;
-                self.look_after_consumer(tenant).await.map(drop)
-            }
-            done => done.map(drop),
-        }
+        let _made = self.repair_stream(StreamName::Inbound).await?;
+        self.look_after_consumer(tenant).await.map(drop)
     }
 
     /// What a stream is, or nothing if it was made just now.
     async fn look_after_stream(&self, stream: StreamName) -> Result<Option<ServerStream>, Fault> {
-        let wanted = server_stream(&self.config, stream);
         match self.stream(stream).await {
             Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {}
             found => return found.map(Some),
         }
+        let wanted = server_stream(&self.config, &self.env, stream);
         if self.config.provision == Provision::Off {
             return Err(Fault::Missing {
-                what: format!("stream {}", stream.as_str()),
+                what: format!("stream {}", wanted.name),
                 command: commands::add_stream(&wanted),
             });
         }
-        let method = format!("STREAM.CREATE.{}", stream.as_str());
+        let method = format!("STREAM.CREATE.{}", wanted.name);
         match self
             .link
             .api::<Described<ServerStream>>(&method, &wanted)
             .await
         {
             Ok(made) => {
-                info!(stream = stream.as_str(), "made the stream");
+                info!(stream = wanted.name, "made the stream");
                 self.remember(stream, &made.config);
                 Ok(None)
             }
@@ -176,23 +187,25 @@ impl Topology {
         }
     }
 
+    /// A stream as it is, unless it is another environment's.
     async fn stream(&self, stream: StreamName) -> Result<ServerStream, Fault> {
         let (found, _) = self.look_at(stream, None).await?;
+        self.check_mark(stream, &found)?;
         Ok(found)
     }
 
     /// What a tenant's consumer is. Where we may make it, it is made to be as the settings say: it holds no data that
     /// this could harm, and a changed ack wait takes effect.
     async fn look_after_consumer(&self, tenant: &TenantId) -> Result<consumer::Config, Fault> {
-        let stream = StreamName::Inbound.as_str();
-        let name = names::consumer_name(tenant);
+        let stream = self.link.names.stream(StreamName::Inbound);
+        let name = self.link.names.consumer(tenant);
         let wanted = server_consumer(&self.config, tenant).into_consumer_config();
         let method = format!("CONSUMER.INFO.{stream}.{name}");
         let found: Result<Described<consumer::Config>, Fault> =
             self.link.api(&method, &json!({})).await;
         let missing = match found {
             Ok(found) => {
-                let is_right = compare::consumer(&wanted, &found.config).is_empty();
+                let is_right = compare::consumer(&stream, &wanted, &found.config).is_empty();
                 if is_right || self.config.provision == Provision::Off {
                     return Ok(found.config);
                 }
@@ -204,7 +217,7 @@ impl Topology {
         if self.config.provision == Provision::Off {
             return Err(Fault::Missing {
                 what: format!("consumer {name}"),
-                command: commands::add_consumer(&wanted),
+                command: commands::add_consumer(&stream, &wanted),
             });
         }
         let method = format!("CONSUMER.CREATE.{stream}.{name}.{}", wanted.filter_subject);
@@ -233,12 +246,12 @@ pub(super) fn unfit(tenants: &[TenantId]) -> Problems {
     problems
 }
 
-/// A stream as the settings want it.
-pub(super) fn server_stream(config: &Config, stream: StreamName) -> ServerStream {
-    let settings = config.stream(stream);
-    ServerStream {
-        name: stream.as_str().to_owned(),
-        subjects: vec![stream.subjects()],
+/// A stream as the settings want it, with the mark of the environment.
+pub(super) fn server_stream(config: &Config, env: &EnvId, stream: StreamName) -> ServerStream {
+    let (settings, names) = (config.stream(stream), config.names());
+    let mut wanted = ServerStream {
+        name: names.stream(stream),
+        subjects: vec![names.subjects(stream)],
         retention: match stream {
             StreamName::Inbound => RetentionPolicy::WorkQueue,
             StreamName::Outbound | StreamName::DeadLetter => RetentionPolicy::Limits,
@@ -266,14 +279,17 @@ pub(super) fn server_stream(config: &Config, stream: StreamName) -> ServerStream
         max_consumers: -1,
         duplicate_window: config.window(stream),
         ..ServerStream::default()
-    }
+    };
+    environment::mark(&mut wanted, env);
+    wanted
 }
 
 /// A tenant's consumer as the settings want it.
 pub(super) fn server_consumer(config: &Config, tenant: &TenantId) -> ConsumerConfig {
+    let names = config.names();
     ConsumerConfig {
-        durable_name: Some(names::consumer_name(tenant)),
-        filter_subject: StreamName::Inbound.subject(tenant),
+        durable_name: Some(names.consumer(tenant)),
+        filter_subject: names.subject(StreamName::Inbound, tenant),
         ack_policy: AckPolicy::Explicit,
         ack_wait: config.ack_wait,
         // Attempts are counted in Redis, where a message that kills its worker is counted too.

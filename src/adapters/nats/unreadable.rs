@@ -93,14 +93,15 @@ impl Unreadable {
 
     /// Looks at what a tenant's consumer has out.
     pub(super) async fn put_aside(&self, tenant: &TenantId, consumer: &str) -> Result<(), Fault> {
-        let stream = StreamName::Inbound.as_str();
+        let names = &self.link.names;
+        let stream = names.stream(StreamName::Inbound);
         let method = format!("CONSUMER.INFO.{stream}.{consumer}");
         let progress: Progress = self.link.api(&method, &json!({})).await?;
         if progress.num_ack_pending == 0 {
             return Ok(());
         }
         let method = format!("STREAM.MSG.GET.{stream}");
-        let subject = StreamName::Inbound.subject(tenant);
+        let subject = names.subject(StreamName::Inbound, tenant);
         let mut next = progress.ack_floor.stream_seq + 1;
         while next <= progress.delivered.stream_seq {
             let order = json!({ "seq": next, "next_by_subj": subject });
@@ -149,7 +150,10 @@ impl Unreadable {
             false => (headers, body),
         };
         self.outbound.publish(to, &headers, body).await?;
-        let method = format!("STREAM.MSG.DELETE.{}", StreamName::Inbound.as_str());
+        let method = format!(
+            "STREAM.MSG.DELETE.{}",
+            self.link.names.stream(StreamName::Inbound)
+        );
         let order = json!({ "seq": message.sequence, "no_erase": true });
         match self.link.api::<Value>(&method, &order).await {
             // Another worker was faster, and has counted it.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::fault::Fault;
 use super::link::Link;
-use super::names::{self, StreamName};
+use super::names::{self, Names, StreamName};
 use crate::model::TenantId;
 
 /// The most subjects of other workers' tenants that are looked up at a time, those with the most messages first.
@@ -60,9 +60,9 @@ impl Search {
         link: &Link,
         served: &[TenantId],
     ) -> Result<Vec<Unserved>, Fault> {
-        let stream = StreamName::Inbound;
-        let method = format!("STREAM.INFO.{}", stream.as_str());
-        let order = json!({ "subjects_filter": stream.subjects() });
+        let (names, stream) = (&link.names, StreamName::Inbound);
+        let method = format!("STREAM.INFO.{}", names.stream(stream));
+        let order = json!({ "subjects_filter": names.subjects(stream) });
         let info: Info = match link.api(&method, &order).await {
             Err(fault) if fault.code() == Some(ErrorCode::STREAM_NOT_FOUND) => {
                 return Ok(Vec::new());
@@ -70,8 +70,11 @@ impl Search {
             info => info?,
         };
         let stopped = self.stopped.iter();
-        let stopped: HashSet<String> = stopped.map(|tenant| stream.subject(tenant)).collect();
-        let served: HashSet<String> = served.iter().map(|tenant| stream.subject(tenant)).collect();
+        let stopped: HashSet<String> = stopped
+            .map(|tenant| names.subject(stream, tenant))
+            .collect();
+        let served = served.iter().map(|tenant| names.subject(stream, tenant));
+        let served: HashSet<String> = served.collect();
         let all = info.state.subjects.unwrap_or_default().into_iter();
         let mut rest: Vec<Unserved> = all
             .filter(|(subject, _)| !served.contains(subject) && !self.consumed.contains(subject))
@@ -89,7 +92,7 @@ impl Search {
         let mut found = Vec::new();
         let mut left = LOOKED_UP;
         for unserved in rest {
-            let Some(consumer) = consumer_of(&unserved.subject) else {
+            let Some(consumer) = consumer_of(names, &unserved.subject) else {
                 found.push(unserved);
                 continue;
             };
@@ -132,14 +135,15 @@ impl Search {
 }
 
 /// The consumer that would take a subject's messages; none if no tenant can have this subject.
-fn consumer_of(subject: &str) -> Option<String> {
-    let tenant = subject.split_once('.')?.1;
+fn consumer_of(names: &Names, subject: &str) -> Option<String> {
+    let tenant = names.tenant_part(StreamName::Inbound, subject)?;
     let tenant = TenantId::new(tenant).ok()?;
-    names::fits_a_subject(&tenant).then(|| names::consumer_name(&tenant))
+    names::fits_a_subject(&tenant).then(|| names.consumer(&tenant))
 }
 
 async fn consumer_info(link: &Link, consumer: &str) -> Result<Option<ConsumerInfo>, Fault> {
-    let method = format!("CONSUMER.INFO.{}.{consumer}", StreamName::Inbound.as_str());
+    let stream = link.names.stream(StreamName::Inbound);
+    let method = format!("CONSUMER.INFO.{stream}.{consumer}");
     match link.api::<ConsumerInfo>(&method, &json!({})).await {
         Ok(info) => Ok(Some(info)),
         Err(fault) if fault.code() == Some(ErrorCode::CONSUMER_NOT_FOUND) => Ok(None),

@@ -61,7 +61,7 @@ pub fn run(settings: &Settings, registry: &Registry) -> Result<(), Failure> {
 async fn nats(settings: &Settings, tenants: &[TenantId]) -> Report {
     let mut report = Report::default();
     let began = Instant::now();
-    let nats = match Nats::connect(&settings.nats).await {
+    let nats = match Nats::connect(&settings.nats, &settings.environment).await {
         Ok(nats) => nats,
         Err(error) => return report.away(&error),
     };
@@ -85,8 +85,10 @@ async fn nats(settings: &Settings, tenants: &[TenantId]) -> Report {
     );
     report.streams(&survey);
     report.problems.extend(survey.problems);
+    let windows = settings.validate_streams(&nats.windows());
+    report.problems.extend(windows);
     match nats.unserved(&mut Search::default(), tenants).await {
-        Ok(found) => report.unserved(&found),
+        Ok(found) => report.unserved(&nats, &found),
         // The streams and rights have been told of.
         Err(error) => report.line("unserved", "unknown", &error.to_string()),
     }
@@ -150,7 +152,7 @@ impl Report {
                 .map_or(MISSING.to_owned(), |(messages, bytes)| {
                     format!("{messages} messages, {bytes} bytes")
                 });
-            self.line("stream", stream.name, &holds);
+            self.line("stream", &stream.name, &holds);
         }
         for consumer in &survey.consumers {
             let has = consumer
@@ -162,7 +164,7 @@ impl Report {
         }
     }
 
-    fn unserved(&mut self, found: &[Unserved]) {
+    fn unserved(&mut self, nats: &Nats, found: &[Unserved]) {
         for Unserved {
             subject, messages, ..
         } in found.iter().take(LISTED)
@@ -184,9 +186,8 @@ impl Report {
                 found.len()
             ))
             .remedy(format!(
-                "correct the providers' subjects, bind packs for the tenants, or remove the messages with \
-                 `nats stream purge GREENTIC_INBOUND --subject={}`",
-                first.subject
+                "correct the providers' subjects, bind packs for the tenants, or remove the messages with `{}`",
+                nats.purge_command(&first.subject)
             )),
         );
     }

@@ -96,7 +96,8 @@ pub fn misuse(text: &str) -> Failure {
 
 /// The dead letter at a position, which must be there.
 pub async fn one(stream: &Stream, sequence: u64) -> Result<DeadLetter, Failure> {
-    let found = stream.get(sequence).await.map_err(explained)?;
+    let found = stream.get(sequence).await;
+    let found = found.map_err(|fault| explained(stream, fault))?;
     found.ok_or_else(|| {
         anyhow!("there is no dead letter {sequence}; `deadletters list` shows those that are there")
             .into()
@@ -133,10 +134,11 @@ impl Filter {
         &'a self,
         stream: &'a Stream,
     ) -> Result<BoxStream<'a, Result<DeadLetter, Failure>>, Failure> {
-        let letters = stream.read(self.range()).await.map_err(explained)?;
-        let matching = letters.filter_map(async |letter| match letter {
+        let letters = stream.read(self.range()).await;
+        let letters = letters.map_err(|fault| explained(stream, fault))?;
+        let matching = letters.filter_map(async move |letter| match letter {
             Ok(letter) => self.says_yes(&letter).then_some(Ok(letter)),
-            Err(fault) => Some(Err(explained(fault))),
+            Err(fault) => Some(Err(explained(stream, fault))),
         });
         Ok(matching.boxed())
     }

@@ -16,6 +16,7 @@ use super::{DEADLINE, Servers, Tenant, poll};
 /// nothing is missed however late a test looks.
 pub struct Provider {
     tenant: String,
+    names: Names,
     patience: Duration,
     jetstream: jetstream::Context,
     replies: Inbox,
@@ -163,11 +164,18 @@ impl Dead {
 impl Provider {
     /// Connects.
     pub async fn connect(servers: &Servers, tenant: &Tenant) -> Self {
+        Self::connect_with_prefix(servers, tenant, "").await
+    }
+
+    /// Connects to an environment whose subjects and streams have a prefix of one token.
+    pub async fn connect_with_prefix(servers: &Servers, tenant: &Tenant, prefix: &str) -> Self {
+        let names = Names::of(prefix);
         let client = async_nats::connect(&servers.nats_url).await;
         let jetstream = jetstream::new(client.expect("NATS is there"));
         Self {
-            replies: Inbox::new(&jetstream, "GREENTIC_OUTBOUND", "outbound", &tenant.id),
-            dead: Inbox::new(&jetstream, "GREENTIC_DEADLETTER", "deadletter", &tenant.id),
+            replies: Inbox::new(&jetstream, &names, "outbound", &tenant.id),
+            dead: Inbox::new(&jetstream, &names, "deadletter", &tenant.id),
+            names,
             tenant: tenant.id.clone(),
             patience: DEADLINE,
             jetstream,
@@ -192,8 +200,8 @@ impl Provider {
     /// the mark and the reply was published meanwhile, however late this process comes to look.
     pub async fn send_marked(&self, message: &Message) -> u64 {
         let body = message.body.to_string().into_bytes();
-        let mark = format!("outbound.mark.{}", self.tenant);
-        let inbound = format!("inbound.{}", self.tenant);
+        let mark = self.names.subject("outbound.mark", &self.tenant);
+        let inbound = self.names.subject("inbound", &self.tenant);
         let mark = self.jetstream.publish(mark, "".into()).await;
         let stored =
             self.jetstream
@@ -206,7 +214,7 @@ impl Provider {
 
     /// Publishes many activities at once and waits until the stream has all of them.
     pub async fn flood(&self, messages: impl Iterator<Item = Message>) {
-        let subject = format!("inbound.{}", self.tenant);
+        let subject = self.names.subject("inbound", &self.tenant);
         let storing = futures_util::stream::iter(messages).map(async |message| {
             let body = message.body.to_string().into_bytes();
             let stored = self.jetstream.publish(subject.clone(), body.into());
@@ -218,7 +226,7 @@ impl Provider {
 
     /// Publishes any body to `inbound.<tenant>` of any tenant and waits until the stream has it.
     pub async fn send_raw(&self, tenant: &str, headers: HeaderMap, body: Vec<u8>) {
-        let subject = format!("inbound.{tenant}");
+        let subject = self.names.subject("inbound", tenant);
         let stored = poll(self.patience, async || {
             let (subject, headers) = (subject.clone(), headers.clone());
             let publishing =
@@ -290,10 +298,12 @@ impl Provider {
     /// Waits until the server has nothing more to deliver and no delivery that is not acked. A server that was killed may
     /// forget that it had removed a message, and then keeps it though it knows the ack.
     pub async fn acked(&self) {
-        let name = format!("worker-{}", self.tenant.replace('.', "="));
+        let consumer = format!("worker-{}", self.tenant.replace('.', "="));
+        let name = self.names.name(&consumer);
+        let inbound = self.names.stream("inbound");
         let last = RefCell::new(String::new());
         let done = poll(self.patience, async || {
-            let stream = self.jetstream.get_stream("GREENTIC_INBOUND").await.ok()?;
+            let stream = self.jetstream.get_stream(&inbound).await.ok()?;
             let info = stream.consumer_info(&name).await.ok()?;
             let open = (info.num_pending, info.num_ack_pending);
             last.replace(format!("{open:?}"));
@@ -324,22 +334,23 @@ impl Provider {
 
     /// How many messages are still to be settled.
     pub async fn unsettled(&self) -> usize {
-        self.stored("GREENTIC_INBOUND", "inbound").await
+        self.stored("inbound").await
     }
 
     /// How many replies and dead letters there are in all, read or not.
     pub async fn published(&self) -> (usize, usize) {
         (
-            self.stored("GREENTIC_OUTBOUND", "outbound").await,
-            self.stored("GREENTIC_DEADLETTER", "deadletter").await,
+            self.stored("outbound").await,
+            self.stored("deadletter").await,
         )
     }
 
     /// How many messages of the tenant a stream holds, as soon as the server says.
-    async fn stored(&self, stream: &str, prefix: &str) -> usize {
-        let subject = format!("{prefix}.{}", self.tenant);
+    async fn stored(&self, word: &str) -> usize {
+        let subject = self.names.subject(word, &self.tenant);
+        let stream = self.names.stream(word);
         let count = poll(DEADLINE, async || {
-            let stream = self.jetstream.get_stream(stream).await.ok()?;
+            let stream = self.jetstream.get_stream(&stream).await.ok()?;
             let info = stream.info_with_subjects(&subject).await.ok()?;
             let counts: Vec<_> = info.try_collect().await.ok()?;
             Some(counts.into_iter().map(|(_, count)| count).sum())
@@ -361,25 +372,50 @@ impl Provider {
     }
 }
 
+/// The names of an environment, as docs/nats.md has them.
+struct Names {
+    prefix: String,
+}
+
+impl Names {
+    fn of(prefix: &str) -> Self {
+        let prefix = prefix.to_owned();
+        Self { prefix }
+    }
+
+    fn subject(&self, word: &str, tenant: &str) -> String {
+        match self.prefix.as_str() {
+            "" => format!("{word}.{tenant}"),
+            prefix => format!("{prefix}.{word}.{tenant}"),
+        }
+    }
+
+    fn stream(&self, word: &str) -> String {
+        self.name(&format!("GREENTIC_{}", word.to_uppercase()))
+    }
+
+    fn name(&self, plain: &str) -> String {
+        match self.prefix.as_str() {
+            "" => plain.to_owned(),
+            prefix => format!("{prefix}_{plain}"),
+        }
+    }
+}
+
 /// One subject of a stream, read from its beginning.
 struct Inbox {
     jetstream: jetstream::Context,
-    stream: &'static str,
+    stream: String,
     subject: String,
     messages: Option<pull::Stream>,
 }
 
 impl Inbox {
-    fn new(
-        jetstream: &jetstream::Context,
-        stream: &'static str,
-        prefix: &str,
-        tenant: &str,
-    ) -> Self {
+    fn new(jetstream: &jetstream::Context, names: &Names, word: &str, tenant: &str) -> Self {
         Self {
             jetstream: jetstream.clone(),
-            stream,
-            subject: format!("{prefix}.{tenant}"),
+            stream: names.stream(word),
+            subject: names.subject(word, tenant),
             messages: None,
         }
     }
@@ -391,7 +427,9 @@ impl Inbox {
             loop {
                 let messages = match &mut self.messages {
                     Some(messages) => messages,
-                    none => none.insert(consume(&self.jetstream, self.stream, &self.subject).await),
+                    none => {
+                        none.insert(consume(&self.jetstream, &self.stream, &self.subject).await)
+                    }
                 };
                 match messages.next().await {
                     Some(Ok(message)) => {

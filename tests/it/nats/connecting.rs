@@ -15,14 +15,17 @@ fn secret(value: &str) -> Option<Secret> {
 }
 
 async fn connects(config: &Config) {
-    let nats = Nats::connect(config).await.unwrap();
+    let nats = Nats::connect(config, &env()).await.unwrap();
     assert!(nats.is_connected());
     nats.close(SOON).await.unwrap();
     assert!(!nats.is_connected());
 }
 
 async fn refused(config: &Config, expected: &[&str]) {
-    let error = Nats::connect(config).await.err().expect("it is refused");
+    let error = Nats::connect(config, &env())
+        .await
+        .err()
+        .expect("it is refused");
     assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
     let text = error.to_string();
     for part in expected {
@@ -115,7 +118,7 @@ async fn credentials_file() {
     std::fs::write(&file, Jwts::new().credentials()).unwrap();
     refused(&given, &["the credentials file"]).await;
     std::fs::write(&file, "nothing").unwrap();
-    let error = Nats::connect(&given).await.err().unwrap();
+    let error = Nats::connect(&given, &env()).await.err().unwrap();
     assert!(matches!(error, ConnectError::Credentials(_)), "{error:?}");
     assert!(error.to_string().contains("worker.creds"), "{error}");
 }
@@ -149,7 +152,7 @@ async fn tls_both_ways() {
         },
         ..mutual.clone()
     };
-    let error = Nats::connect(&distrusted).await.err().unwrap();
+    let error = Nats::connect(&distrusted, &env()).await.err().unwrap();
     assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
 
     let unknown = Config {
@@ -161,7 +164,7 @@ async fn tls_both_ways() {
         },
         ..mutual
     };
-    assert!(Nats::connect(&unknown).await.is_err());
+    assert!(Nats::connect(&unknown, &env()).await.is_err());
 }
 
 #[tokio::test]
@@ -175,7 +178,7 @@ async fn tls_is_not_pretended() {
         },
         ..config(&server)
     };
-    assert!(Nats::connect(&config).await.is_err());
+    assert!(Nats::connect(&config, &env()).await.is_err());
 }
 
 #[tokio::test]
@@ -187,7 +190,7 @@ async fn a_server_that_is_away_is_waited_for_and_then_told() {
         ..config(&server)
     };
     let start = Instant::now();
-    let error = Nats::connect(&config).await.err().unwrap();
+    let error = Nats::connect(&config, &env()).await.err().unwrap();
     assert!(start.elapsed() >= config.connect_timeout);
     assert!(
         matches!(error, ConnectError::Unreachable { .. }),
@@ -200,7 +203,8 @@ async fn a_server_that_is_away_is_waited_for_and_then_told() {
         connect_timeout: SOON,
         ..config
     };
-    let (nats, ()) = tokio::join!(Nats::connect(&patient), async {
+    let env = env();
+    let (nats, ()) = tokio::join!(Nats::connect(&patient, &env), async {
         tokio::time::sleep(SHORTLY).await;
         server.start_again().await;
     });

@@ -3,6 +3,7 @@
 mod connecting;
 mod core;
 mod delivering;
+mod environments;
 mod keys;
 mod options;
 mod outages;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use greentic_worker::adapters::nats::{Config, Delivery, Nats};
-use greentic_worker::model::{Headers, TenantId};
+use greentic_worker::model::{EnvId, Headers, TenantId};
 use greentic_worker::ports::{Delivery as _, Inbound};
 
 use crate::harness::{DEADLINE, NatsServer};
@@ -28,6 +29,11 @@ const SOON: Duration = DEADLINE;
 
 /// Long enough for a message that is there; costs every test that expects none.
 const SHORTLY: Duration = Duration::from_millis(300);
+
+/// The environment of workers that a test says nothing more of.
+fn env() -> EnvId {
+    EnvId::new("dev").unwrap()
+}
 
 /// A tenant of this test's own, with dots in its name.
 fn tenant() -> TenantId {
@@ -45,7 +51,7 @@ fn config(server: &NatsServer) -> Config {
 
 /// Connects and makes what is missing.
 async fn nats(config: &Config, tenant: &TenantId) -> Nats {
-    let nats = Nats::connect(config).await.unwrap();
+    let nats = Nats::connect(config, &env()).await.unwrap();
     let problems = nats.prepare(std::slice::from_ref(tenant)).await.unwrap();
     assert!(problems.is_empty(), "{problems}");
     nats

@@ -49,7 +49,7 @@ async fn inboxes_of_its_own() {
         ..own
     };
     let began = std::time::Instant::now();
-    let nats = Nats::connect(&shared).await.unwrap();
+    let nats = Nats::connect(&shared, &env()).await.unwrap();
     let said = nats.prepare(&[tenant]).await.unwrap().to_string();
     assert!(began.elapsed() < shared.request_timeout, "at once");
     assert!(
@@ -86,7 +86,7 @@ async fn jetstream_of_another_domain() {
         assert!(config.validate().is_empty());
         // The leaf may have to find its hub first.
         let ready = crate::harness::poll(SOON, async || {
-            let nats = Nats::connect(&config).await.unwrap();
+            let nats = Nats::connect(&config, &env()).await.unwrap();
             let problems = nats.prepare(std::slice::from_ref(&tenant)).await;
             problems
                 .is_ok_and(|problems| problems.is_empty())
@@ -104,7 +104,7 @@ async fn jetstream_of_another_domain() {
         },
         ..Config::default()
     };
-    let nats = Nats::connect(&wrong).await.unwrap();
+    let nats = Nats::connect(&wrong, &env()).await.unwrap();
     let said = nats.prepare(&[tenant]).await.unwrap().to_string();
     assert!(
         said.contains("`$JS.nope.API`") && said.contains("nats.jetstream.domain"),
@@ -130,7 +130,7 @@ async fn tls_before_anything_else() {
         },
         ..config(&server)
     };
-    Nats::connect(&first).await.unwrap();
+    Nats::connect(&first, &env()).await.unwrap();
     let later = Config {
         connect_timeout: Duration::from_secs(1),
         tls: Tls {
@@ -139,7 +139,11 @@ async fn tls_before_anything_else() {
         },
         ..first
     };
-    let said = Nats::connect(&later).await.err().unwrap().to_string();
+    let said = Nats::connect(&later, &env())
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(said.contains("nats.tls.handshake_first"), "{said}");
 }
 
@@ -170,8 +174,8 @@ async fn servers_that_a_server_tells_of() {
         ..all.clone()
     };
     let (all, only) = (
-        Nats::connect(&all).await.unwrap(),
-        Nats::connect(&only).await.unwrap(),
+        Nats::connect(&all, &env()).await.unwrap(),
+        Nats::connect(&only, &env()).await.unwrap(),
     );
     first.stop().await;
     let gone = crate::harness::poll(SOON, async || (!only.is_connected()).then_some(()));

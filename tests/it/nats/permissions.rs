@@ -84,7 +84,7 @@ async fn a_worker_that_finds_its_streams() {
     };
     let stream = async_nats::jetstream::new(admin(&server).await);
     stream.delete_stream("GREENTIC_OUTBOUND").await.unwrap();
-    let worker = Nats::connect(&on).await.unwrap();
+    let worker = Nats::connect(&on, &env()).await.unwrap();
     let refused = worker.prepare(std::slice::from_ref(&tenant)).await;
     let text = refused.unwrap().to_string();
     assert!(text.contains("permission"), "{text}");

@@ -21,7 +21,7 @@ async fn prepared(limits: &str, change: impl FnOnce(&mut Config)) -> String {
         ..config(&server)
     };
     change(&mut config);
-    let nats = Nats::connect(&config).await.unwrap();
+    let nats = Nats::connect(&config, &env()).await.unwrap();
     let (one, two) = (tenant(), tenant());
     nats.prepare(&[one, two]).await.unwrap().to_string()
 }
@@ -88,7 +88,7 @@ async fn an_account_without_jetstream() {
         password: Some(Secret::new("w")),
         ..config(&server)
     };
-    let nats = Nats::connect(&config).await.unwrap();
+    let nats = Nats::connect(&config, &env()).await.unwrap();
     let said = nats.prepare(&[tenant()]).await.unwrap().to_string();
     assert!(said.contains("JetStream is off for this account"), "{said}");
 }
@@ -109,7 +109,7 @@ async fn permitted(permissions: &str) -> (String, Vec<async_nats::Message>) {
         password: Some(Secret::new("w")),
         ..config(&server)
     };
-    let nats = Nats::connect(&config).await.unwrap();
+    let nats = Nats::connect(&config, &env()).await.unwrap();
     let began = Instant::now();
     let tenants = ["acme", "beta"].map(|name| TenantId::new(name).unwrap());
     let said = nats.prepare(&tenants).await.unwrap().to_string();
@@ -177,7 +177,7 @@ async fn servers_of_another_kind() {
             ..Config::default()
         };
         let began = Instant::now();
-        let error = Nats::connect(&config).await.err().unwrap();
+        let error = Nats::connect(&config, &env()).await.err().unwrap();
         assert!(began.elapsed() < config.connect_timeout * 2, "{error}");
         let text = error.to_string();
         let foreign = matches!(error, ConnectError::NotNats { .. });

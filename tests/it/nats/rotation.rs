@@ -54,7 +54,7 @@ async fn tokens_from_a_file() {
         ..config(&server)
     };
     assert!(config.validate().is_empty());
-    let nats = Nats::connect(&config).await.unwrap();
+    let nats = Nats::connect(&config, &env()).await.unwrap();
     server.configure(&lines("second"));
     comes_back(&nats, || std::fs::write(&file, "second\n").unwrap()).await;
 }
@@ -76,7 +76,7 @@ async fn nkeys_from_a_file() {
         nkey_seed_file: Some(file.clone()),
         ..config(&server)
     };
-    let nats = Nats::connect(&config).await.unwrap();
+    let nats = Nats::connect(&config, &env()).await.unwrap();
     server.configure(&lines(&second));
     comes_back(&nats, || {
         std::fs::write(&file, second.seed().unwrap()).unwrap()
@@ -96,7 +96,7 @@ async fn credentials_files_whose_user_expires() {
         creds_file: Some(file.clone()),
         ..config(&server)
     };
-    let nats = Nats::connect(&config).await.unwrap();
+    let nats = Nats::connect(&config, &env()).await.unwrap();
     comes_back(&nats, || {
         std::fs::write(&file, jwts.credentials_until(now + 3600)).unwrap();
     })

@@ -8,7 +8,7 @@ use super::*;
 
 /// Connects, prepares and tells the problems.
 async fn problems(config: &Config, tenant: &TenantId) -> Vec<(Severity, String)> {
-    let nats = Nats::connect(config).await.unwrap();
+    let nats = Nats::connect(config, &env()).await.unwrap();
     let problems = nats.prepare(std::slice::from_ref(tenant)).await.unwrap();
     problems
         .iter()
@@ -79,7 +79,7 @@ async fn workers_that_start_together_make_the_streams_once() {
     let server = NatsServer::start_own().await;
     let tenant = tenant();
     let config = config(&server);
-    let connecting = (0..8).map(async |_| Nats::connect(&config).await.unwrap());
+    let connecting = (0..8).map(async |_| Nats::connect(&config, &env()).await.unwrap());
     let workers = futures_util::future::join_all(connecting).await;
     let provider = provider(&server).await;
     for round in 0..100 {
@@ -173,7 +173,7 @@ async fn with_provision_off_nothing_is_made_and_all_that_is_missing_is_told() {
             .contains("nats consumer add GREENTIC_INBOUND worker-dev=local ")
     );
     // And a pull says the same rather than making it.
-    let nats = Nats::connect(&off).await.unwrap();
+    let nats = Nats::connect(&off, &env()).await.unwrap();
     let refused = nats.pull(&tenant, 1, SHORTLY).await.err().unwrap();
     assert!(
         refused.to_string().contains("nats consumer add"),

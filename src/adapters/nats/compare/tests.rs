@@ -6,15 +6,22 @@ use async_nats::jetstream::stream::StorageType;
 use super::super::config::Config;
 use super::super::topology::{server_consumer, server_stream};
 use super::*;
+use crate::model::EnvId;
+
+fn dev() -> EnvId {
+    EnvId::new("dev").unwrap()
+}
 
 /// Compares a stream changed like this with what the defaults want; expects problems that begin and go on like these.
 #[track_caller]
 fn check(name: StreamName, change: impl Fn(&mut ServerStream), expected: &[&str]) {
-    let wanted = server_stream(&Config::default(), name);
+    let wanted = server_stream(&Config::default(), &dev(), name);
     let mut found = wanted.clone();
     change(&mut found);
     let tenant = TenantId::new("dev.local").unwrap();
-    compared(&stream(name, &wanted, &found, &[&tenant]), expected);
+    let names = Names::default();
+    let found = stream((&names, name), &wanted, &found, &[&tenant]);
+    compared(&found, expected);
 }
 
 #[track_caller]
@@ -131,7 +138,8 @@ fn other_differences_are_warnings() {
 fn a_consumer_is_compared_too() {
     let tenant = TenantId::new("dev.local").unwrap();
     let wanted = server_consumer(&Config::default(), &tenant).into_consumer_config();
-    compared(&consumer(&wanted, &wanted), &[]);
+    let stream = "GREENTIC_INBOUND";
+    compared(&consumer(stream, &wanted, &wanted), &[]);
     let found = consumer::Config {
         filter_subject: "inbound.>".to_owned(),
         ack_wait: Duration::from_secs(1),
@@ -140,7 +148,7 @@ fn a_consumer_is_compared_too() {
         ..wanted.clone()
     };
     compared(
-        &consumer(&wanted, &found),
+        &consumer(stream, &wanted, &found),
         &[
             "error: consumer worker-dev=local: filter",
             "error: consumer worker-dev=local: push delivery",
@@ -154,20 +162,23 @@ fn a_consumer_is_compared_too() {
 fn commands_make_what_the_worker_would_make() {
     let config = Config::default();
     assert_eq!(
-        commands::add_stream(&server_stream(&config, StreamName::Inbound)),
+        commands::add_stream(&server_stream(&config, &dev(), StreamName::Inbound)),
         "nats stream add GREENTIC_INBOUND --subjects='inbound.>' --retention=work --storage=file --replicas=1 \
-         --discard=new --max-age=-1 --max-bytes=-1 --dupe-window=100ms --ack --defaults"
+         --discard=new --max-age=-1 --max-bytes=-1 --dupe-window=100ms --ack --description='greentic-env: dev' --defaults"
     );
     assert_eq!(
         commands::edit_stream(
-            &server_stream(&config, StreamName::Outbound),
+            &server_stream(&config, &dev(), StreamName::Outbound),
             "duplicate_window"
         ),
         "nats stream edit GREENTIC_OUTBOUND --dupe-window=10m"
     );
     let tenant = TenantId::new("dev.local").unwrap();
     assert_eq!(
-        commands::add_consumer(&server_consumer(&config, &tenant).into_consumer_config()),
+        commands::add_consumer(
+            "GREENTIC_INBOUND",
+            &server_consumer(&config, &tenant).into_consumer_config()
+        ),
         "nats consumer add GREENTIC_INBOUND worker-dev=local --pull --filter='inbound.dev.local' --deliver=all \
          --ack=explicit --wait=30s --max-deliver=-1 --max-pending=-1 --replay=instant --defaults"
     );
@@ -178,11 +189,11 @@ fn the_docs_have_the_commands_of_the_defaults() {
     let docs = include_str!("../../../../docs/nats.md").replace(" \\\n  ", " ");
     let config = Config::default();
     for name in StreamName::ALL {
-        let command = commands::add_stream(&server_stream(&config, name));
+        let command = commands::add_stream(&server_stream(&config, &dev(), name));
         assert!(docs.contains(&command), "docs/nats.md lacks: {command}");
     }
     let tenant = TenantId::new("dev.local").unwrap();
     let consumer = server_consumer(&config, &tenant).into_consumer_config();
-    let command = commands::add_consumer(&consumer);
+    let command = commands::add_consumer("GREENTIC_INBOUND", &consumer);
     assert!(docs.contains(&command), "docs/nats.md lacks: {command}");
 }

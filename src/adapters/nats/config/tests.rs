@@ -32,6 +32,11 @@ fn every_rule_is_told_with_its_place() {
     );
     check("user: u\npassword: p", &[]);
     check("password: p", &["`user` and `password`"]);
+    check("prefix: acme.staging", &[]);
+    check(
+        "prefix: a.inbound",
+        &["nats.prefix: `a.inbound` cannot be a prefix: `inbound` is"],
+    );
     check("ack_wait: 10ms", &["nats.ack_wait: 10ms is too short"]);
     check(
         "tls: {cert_file: /none.pem}",

@@ -7,6 +7,7 @@ use async_nats::ServerAddr;
 use humantime_serde::re::humantime::format_duration;
 
 use super::{Config, StreamName, Tls};
+use crate::adapters::nats::names;
 use crate::model::{Problem, Problems};
 
 impl Config {
@@ -17,6 +18,7 @@ impl Config {
         self.validate_authentication(&mut problems);
         self.validate_tls(&mut problems);
         self.validate_subjects(&mut problems);
+        self.validate_prefix(&mut problems);
         self.validate_times(&mut problems);
         for stream in StreamName::ALL {
             self.validate_stream(stream, &mut problems);
@@ -122,6 +124,21 @@ impl Config {
                 Problem::error("`domain` and `api_prefix` are both given")
                     .at("nats.jetstream")
                     .remedy("keep one of them: a domain stands for the prefix `$JS.<domain>.API`"),
+            );
+        }
+    }
+
+    fn validate_prefix(&self, problems: &mut Problems) {
+        let Some(prefix) = &self.prefix else { return };
+        if let Some(why) = names::unfit_prefix(prefix) {
+            problems.push(
+                Problem::error(format!("`{}` cannot be a prefix: {why}", prefix.escape_debug()))
+                    .at("nats.prefix")
+                    .remedy(format!(
+                        "use tokens of ASCII letters, digits, `_` and `-` with dots between them, such as `staging` or \
+                         `acme.staging`, {} bytes at the most; leave it empty for names without a prefix",
+                        names::MAX_PREFIX
+                    )),
             );
         }
     }

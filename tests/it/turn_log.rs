@@ -101,6 +101,19 @@ fn column(lines: &[Value], name: &str) -> Vec<String> {
     lines.iter().filter_map(text).collect()
 }
 
+/// The messages of a conversation, found as docs/metrics.md tells to.
+fn messages_of(worker: &WorkerProcess, tenant: &Tenant, conversation: &str) -> BTreeSet<String> {
+    let digest = format!("printf '%s\\n%s\\n%s\\n' {conversation} '' '' | sha256sum | cut -c1-16");
+    let digest = Command::new("sh").args(["-c", &digest]).output().unwrap();
+    let digest = String::from_utf8(digest.stdout).unwrap();
+    let log = worker.log();
+    let own = log.lines().filter(|line| line.contains(digest.trim()));
+    let own = own.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    own.filter(|line| line["turn"]["tenant"] == tenant.id.as_str())
+        .map(|line| line["turn"]["message"].as_str().unwrap().to_owned())
+        .collect()
+}
+
 #[tokio::test]
 async fn the_steps_of_a_turn_are_lines_at_debug_and_tell_nothing_of_what_was_said() {
     let servers = Servers::shared().await;
@@ -168,24 +181,10 @@ async fn the_steps_of_a_turn_are_lines_at_debug_and_tell_nothing_of_what_was_sai
     assert_eq!(session(&first), session(&second));
     assert_eq!(session(&first).len(), 1);
 
-    // As docs/metrics.md tells to find a conversation.
-    let digest = Command::new("sh")
-        .args([
-            "-c",
-            "printf '%s\\n%s\\n%s\\n' c1 '' '' | sha256sum | cut -c1-16",
-        ])
-        .output()
-        .unwrap();
-    let digest = String::from_utf8(digest.stdout).unwrap();
-    let log = worker.log();
-    let own = log.lines().filter(|line| line.contains(digest.trim()));
-    let own = own.map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let messages: BTreeSet<String> = own
-        .filter(|line| line["turn"]["tenant"] == tenant.id.as_str())
-        .map(|line| line["turn"]["message"].as_str().unwrap().to_owned())
-        .collect();
+    let messages = messages_of(&worker, &tenant, "c1");
     assert_eq!(messages, ["m-1".to_owned(), "m-2".to_owned()].into());
 
+    let log = worker.log();
     let all = lines(&worker);
     assert!(all.iter().any(|line| line["code"] == "unreadable_body"));
     // The client's trace of its connection begins with its password.

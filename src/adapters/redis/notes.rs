@@ -1,17 +1,27 @@
 //! Notes that outboxes are published, those of many turns in one call: by itself each would be a third trip of its turn.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, Pipeline, RedisResult};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
-use super::link::Link;
+use super::link::{Link, store_error};
+use crate::ports::StoreError;
 
 /// What an outbox is once it is published: nothing.
 const PUBLISHED: &str = "[]";
 
 /// The most notes in one call.
 const MAX_BATCH: usize = 512;
+
+/// The pause before notes that were refused are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The most refused notes that are kept. There are no more than turns under way when their tenants' refusals begin.
+const MAX_REFUSED: usize = 4096;
 
 /// Writes notes, the next ones as soon as those before them are written. Ends when it is dropped.
 pub struct Notes(mpsc::UnboundedSender<Note>);
@@ -31,7 +41,9 @@ impl Notes {
         Self(notes)
     }
 
-    /// Shrinks the record of an applied activity to a marker, and waits until that is done.
+    /// Shrinks the record of an applied activity to a marker, and waits until that is done. If it is refused, it is tried again
+    /// besides: the message comes back only when its tenant is tried again, and by then the stream may have forgotten the
+    /// replies.
     pub async fn write(&self, applied: String) -> RedisResult<()> {
         let (written, done) = oneshot::channel();
         let ended = || (ErrorKind::Io, "nothing writes notes any more").into();
@@ -44,19 +56,65 @@ impl Notes {
 
 async fn write(link: Arc<Link>, mut queue: mpsc::UnboundedReceiver<Note>) {
     let mut notes = Vec::new();
-    while queue.recv_many(&mut notes, MAX_BATCH).await > 0 {
-        let mut calls = Pipeline::with_capacity(notes.len());
-        for note in &notes {
-            // XX and KEEPTTL: a record that has expired stays away, one that is there expires when it would have.
-            let mut call = Cmd::with_capacity(5, note.applied.len() + 16);
-            call.arg("SET").arg(&note.applied).arg(PUBLISHED);
-            call.arg("XX").arg("KEEPTTL");
-            calls.add_command(call).ignore();
+    let mut refused = BTreeSet::new();
+    let mut again = Instant::now();
+    loop {
+        tokio::select! {
+            taken = queue.recv_many(&mut notes, MAX_BATCH) => if taken == 0 { return },
+            () = sleep_until(again), if !refused.is_empty() => {
+                try_again(&link, &mut refused).await;
+                again = Instant::now() + AGAIN;
+                continue;
+            }
         }
-        let written = link.query_all::<()>(&calls).await;
-        for note in notes.drain(..) {
+        let answers = write_all(&link, notes.iter().map(|note| note.applied.as_str())).await;
+        for (note, answer) in notes.drain(..).zip(answers) {
+            if is_refused(&answer) && refused.len() < MAX_REFUSED {
+                if refused.is_empty() {
+                    again = Instant::now() + AGAIN;
+                }
+                refused.insert(note.applied);
+            }
             // Whoever does not wait any more needs no answer.
-            let _gone = note.written.send(written.clone());
+            let _gone = note.written.send(answer);
         }
     }
+}
+
+/// Tries refused notes again. Those that are refused once more, or get no answer, stay.
+async fn try_again(link: &Link, refused: &mut BTreeSet<String>) {
+    let some: Vec<String> = refused.iter().take(MAX_BATCH).cloned().collect();
+    let answers = write_all(link, some.iter().map(String::as_str)).await;
+    for (applied, answer) in some.iter().zip(answers) {
+        let stays = matches!(
+            answer.map_err(store_error),
+            Err(StoreError::Refused(_) | StoreError::Unavailable(_))
+        );
+        if !stays {
+            refused.remove(applied);
+        }
+    }
+}
+
+/// Writes notes in one call. Each has an answer of its own: what is refused to one tenant is not refused to the others.
+async fn write_all(link: &Link, all: impl Iterator<Item = &str>) -> Vec<RedisResult<()>> {
+    let mut calls = Pipeline::new();
+    let mut len = 0;
+    for applied in all {
+        // XX and KEEPTTL: a record that has expired stays away, one that is there expires when it would have.
+        let mut call = Cmd::with_capacity(5, applied.len() + 16);
+        call.arg("SET").arg(applied).arg(PUBLISHED);
+        call.arg("XX").arg("KEEPTTL");
+        calls.add_command(call);
+        len += 1;
+    }
+    match link.query_each(&mut calls).await {
+        Ok(answers) => answers,
+        Err(error) => vec![Err(error); len],
+    }
+}
+
+fn is_refused(answer: &RedisResult<()>) -> bool {
+    let refused = |error: &RedisError| matches!(store_error(error.clone()), StoreError::Refused(_));
+    answer.as_ref().is_err_and(refused)
 }

@@ -24,6 +24,8 @@ const OUTBOUND: &str = "GREENTIC_OUTBOUND";
 const HEADROOM: u64 = 2500;
 /// How many messages a full subject still takes: so many may come between its being counted and its being declared full.
 const SLACK: u64 = 100;
+/// How long a refusal lasts at the least before it is looked who goes on: several messages of its tenant have met it by then.
+const MET: Duration = Duration::from_secs(2);
 /// How long the other tenants' conversations may take to go on beside a refusal. It only costs time if they do not.
 const PATIENCE: Duration = Duration::from_secs(45);
 
@@ -44,11 +46,12 @@ impl World {
         self.lift(refusal).await;
     }
 
-    /// Lets a server refuse something while nothing else is wrong: for so long, and until each conversation that it spares
-    /// has gone on.
+    /// Lets a server refuse something while nothing else is wrong: for so long, in which workers meet it, and then until each
+    /// conversation that it spares has gone on.
     pub async fn refuse_alone(&self, refusal: Refusal, lasts: Duration) {
         let lets_through = self.impose(refusal).await;
         let from = self.last_reply().await;
+        sleep(lasts.max(MET)).await;
         let began = self.record.now();
         let mut spared = self.record.places();
         spared.retain(|place| refusal.spares(place.0));
@@ -59,7 +62,6 @@ impl World {
             spared.is_empty().then(|| self.record.now() - began)
         });
         let within = gone_on.await;
-        sleep((began + lasts).saturating_sub(self.record.now())).await;
         let to = self.last_reply().await;
         self.lift(refusal).await;
         self.record.beside(Window {

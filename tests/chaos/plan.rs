@@ -220,9 +220,10 @@ fn choose(kind: &str, rng: &mut Rng) -> (Vec<Target>, Blow, Duration) {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let targets: Vec<String> = match self.blow {
-            Blow::Refuse(refusal) => vec![refusal.to_string()],
-            _ => self.targets.iter().map(Target::to_string).collect(),
+        let targets: Vec<String> = if let Blow::Refuse(refusal) = self.blow {
+            vec![refusal.to_string()]
+        } else {
+            self.targets.iter().map(Target::to_string).collect()
         };
         let (kind, lasts) = (self.kind, self.lasts.as_secs_f64());
         let alone = if self.alone { ", and nothing else" } else { "" };

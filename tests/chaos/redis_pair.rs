@@ -46,14 +46,11 @@ impl RedisPair {
         &mut self.servers[self.primary]
     }
 
-    /// Runs commands on both: what they change is not replicated.
-    pub async fn configure(&self, commands: &[Cmd]) {
+    /// Runs a command on both: what it changes is not replicated.
+    pub async fn configure(&self, command: &Cmd) {
         for server in &self.servers {
-            for command in commands {
-                ask::<()>(server, command)
-                    .await
-                    .expect("Redis can be configured");
-            }
+            let configured = ask::<()>(server, command).await;
+            configured.expect("Redis can be configured");
         }
     }
 

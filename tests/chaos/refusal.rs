@@ -87,7 +87,12 @@ impl Refusal {
     pub fn spares(self, tenant: usize) -> bool {
         match self {
             Self::Acks(_) | Self::DeadLetters(_) => true,
-            _ => self.tenant().is_some_and(|refused| refused != tenant),
+            Self::Replies(refused)
+            | Self::FullSubject(refused)
+            | Self::Pulls(refused)
+            | Self::Keys(refused)
+            | Self::KeyWrites(refused) => refused != tenant,
+            Self::Scripts | Self::Memory => false,
         }
     }
 }

@@ -29,6 +29,18 @@ const MET: Duration = Duration::from_secs(2);
 /// How long the other tenants' conversations may take to go on beside a refusal. It only costs time if they do not.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// What is changed on a server.
+enum Rule {
+    /// Subjects that the workers' user may not publish to.
+    Denied(Vec<String>),
+    /// The tenant's outbound subject is full.
+    Full(usize),
+    /// Changes to the rights of the workers' user in Redis.
+    Acl(Vec<String>),
+    /// Redis has no memory left.
+    Memory,
+}
+
 /// A configuration of nats-server: whoever gives no name may do everything, the workers' user may not publish to these
 /// subjects.
 pub fn nats_rules(denied: &[String]) -> String {
@@ -76,31 +88,29 @@ impl World {
 
     /// Makes the refusal true; how many replies it may still let through, where it stops replies on their way.
     async fn impose(&self, refusal: Refusal) -> Option<u64> {
+        match self.rule(refusal) {
+            Rule::Denied(subjects) => self.deny(&subjects).await,
+            Rule::Full(tenant) => self.fill(tenant).await,
+            Rule::Acl(rules) => self.configure_redis(acl(&rules)).await,
+            Rule::Memory => self.configure_redis(memory(1)).await,
+        }
         match refusal {
-            Refusal::Replies(tenant) => {
-                self.deny(&[format!("outbound.{}", self.tenants[tenant].id)])
-                    .await;
-                Some(0)
-            }
-            Refusal::FullSubject(tenant) => {
-                self.fill(tenant).await;
-                Some(SLACK)
-            }
-            _ if refusal.server() == crate::plan::Server::Nats => {
-                self.deny(&self.subjects(refusal)).await;
-                None
-            }
-            _ => {
-                let commands = self.redis_rules(refusal);
-                self.redis.lock().await.configure(&commands).await;
-                None
-            }
+            Refusal::Replies(_) => Some(0),
+            Refusal::FullSubject(_) => Some(SLACK),
+            Refusal::Pulls(_)
+            | Refusal::Acks(_)
+            | Refusal::DeadLetters(_)
+            | Refusal::Keys(_)
+            | Refusal::KeyWrites(_)
+            | Refusal::Scripts
+            | Refusal::Memory => None,
         }
     }
 
     async fn lift(&self, refusal: Refusal) {
-        match refusal {
-            Refusal::FullSubject(_) => {
+        match self.rule(refusal) {
+            Rule::Denied(_) => self.deny(&[]).await,
+            Rule::Full(_) => {
                 let any_number = |config: &mut Config| {
                     config.discard = DiscardPolicy::Old;
                     config.max_messages_per_subject = -1;
@@ -108,32 +118,50 @@ impl World {
                 };
                 self.edit_outbound(any_number).await;
             }
-            _ if refusal.server() == crate::plan::Server::Nats => self.deny(&[]).await,
-            Refusal::Memory => self.redis.lock().await.configure(&[memory(0)]).await,
-            _ => {
-                let all = acl(&["allkeys", "+@all"]);
-                self.redis.lock().await.configure(&[all]).await;
-            }
+            Rule::Acl(_) => self.configure_redis(acl(&["allkeys", "+@all"])).await,
+            Rule::Memory => self.configure_redis(memory(0)).await,
         }
     }
 
-    /// The subjects that a refusal denies.
-    fn subjects(&self, refusal: Refusal) -> Vec<String> {
+    /// The rule that a refusal is.
+    fn rule(&self, refusal: Refusal) -> Rule {
         let of = |tenant: usize| self.tenants[tenant].id.as_str();
         let consumer = |tenant| format!("GREENTIC_INBOUND.worker-{}", of(tenant).replace('.', "="));
+        let keys = |refused: usize| {
+            let others = (0..TENANTS).filter(|tenant| *tenant != refused);
+            let mut rules = vec!["resetkeys".to_owned(), "~*{probe}*".to_owned()];
+            rules.extend(others.map(|tenant| format!("~*{}*", of(tenant))));
+            rules
+        };
         match refusal {
+            Refusal::Replies(tenant) => Rule::Denied(vec![format!("outbound.{}", of(tenant))]),
+            Refusal::FullSubject(tenant) => Rule::Full(tenant),
             Refusal::Pulls(tenant) => {
-                vec![format!("$JS.API.CONSUMER.MSG.NEXT.{}", consumer(tenant))]
+                let pull = format!("$JS.API.CONSUMER.MSG.NEXT.{}", consumer(tenant));
+                Rule::Denied(vec![pull])
             }
             Refusal::Acks(tenant) => {
                 let consumer = consumer(tenant);
                 // The second form is that of nats-server 2.15.
                 let forms = ["$JS.ACK", "$JS.ACK.*.*"];
-                forms.map(|form| format!("{form}.{consumer}.>")).to_vec()
+                Rule::Denied(forms.map(|form| format!("{form}.{consumer}.>")).to_vec())
             }
-            Refusal::DeadLetters(tenant) => vec![format!("deadletter.{}", of(tenant))],
-            _ => Vec::new(),
+            Refusal::DeadLetters(tenant) => {
+                Rule::Denied(vec![format!("deadletter.{}", of(tenant))])
+            }
+            Refusal::Keys(tenant) => Rule::Acl(keys(tenant)),
+            Refusal::KeyWrites(tenant) => {
+                let mut rules = keys(tenant);
+                rules.push(format!("%R~*{}*", of(tenant)));
+                Rule::Acl(rules)
+            }
+            Refusal::Scripts => Rule::Acl(vec!["-eval".to_owned(), "-evalsha".to_owned()]),
+            Refusal::Memory => Rule::Memory,
         }
+    }
+
+    async fn configure_redis(&self, command: Cmd) {
+        self.redis.lock().await.configure(&command).await;
     }
 
     async fn deny(&self, subjects: &[String]) {
@@ -200,28 +228,6 @@ impl World {
             )
         });
         last.await.expect("NATS answers")
-    }
-
-    fn redis_rules(&self, refusal: Refusal) -> Vec<Cmd> {
-        let others = |refused: usize| {
-            let others = (0..TENANTS).filter(move |tenant| *tenant != refused);
-            others.map(|tenant| format!("~*{}*", self.tenants[tenant].id))
-        };
-        let keys = |refused, more: Option<String>| {
-            let mut rules = vec!["resetkeys".to_owned(), "~*{probe}*".to_owned()];
-            rules.extend(others(refused).chain(more));
-            vec![acl(&rules)]
-        };
-        match refusal {
-            Refusal::Keys(tenant) => keys(tenant, None),
-            Refusal::KeyWrites(tenant) => {
-                let readable = format!("%R~*{}*", self.tenants[tenant].id);
-                keys(tenant, Some(readable))
-            }
-            Refusal::Scripts => vec![acl(&["-eval", "-evalsha"])],
-            Refusal::Memory => vec![memory(1)],
-            _ => Vec::new(),
-        }
     }
 }
 

@@ -130,6 +130,7 @@ impl World {
 
     async fn suffer_at(&self, target: Target, fault: &Fault) {
         let Fault { blow, lasts, .. } = *fault;
+        let ends_it = matches!(blow, Blow::Kill | Blow::Term);
         match target {
             Target::Worker(n) => self.hit_worker(n, blow, lasts).await,
             Target::Server(Server::Nats) => {
@@ -137,12 +138,17 @@ impl World {
                 match blow {
                     Blow::Kill => nats.kill().await,
                     Blow::Term => nats.stop().await,
-                    _ => nats.pause(),
+                    Blow::Stop
+                    | Blow::Cut
+                    | Blow::Misbehave(_)
+                    | Blow::Failover
+                    | Blow::Refuse(_) => nats.pause(),
                 }
                 sleep(lasts).await;
-                match blow {
-                    Blow::Kill | Blow::Term => nats.start_again().await,
-                    _ => nats.resume(),
+                if ends_it {
+                    nats.start_again().await;
+                } else {
+                    nats.resume();
                 }
             }
             Target::Server(Server::Redis) if blow == Blow::Failover => self.fail_over(lasts).await,
@@ -152,19 +158,27 @@ impl World {
                 match blow {
                     Blow::Kill => redis.kill().await,
                     Blow::Term => redis.stop().await,
-                    _ => redis.pause(),
+                    Blow::Stop
+                    | Blow::Cut
+                    | Blow::Misbehave(_)
+                    | Blow::Failover
+                    | Blow::Refuse(_) => redis.pause(),
                 }
                 sleep(lasts).await;
-                match blow {
-                    Blow::Kill | Blow::Term => redis.start_again().await,
-                    _ => redis.resume(),
+                if ends_it {
+                    redis.start_again().await;
+                } else {
+                    redis.resume();
                 }
             }
-            Target::Rules(_) => match blow {
-                Blow::Refuse(refusal) if fault.alone => self.refuse_alone(refusal, lasts).await,
-                Blow::Refuse(refusal) => self.refuse(refusal, lasts).await,
-                _ => {}
-            },
+            Target::Rules(_) => {
+                if let Blow::Refuse(refusal) = blow {
+                    match fault.alone {
+                        true => self.refuse_alone(refusal, lasts).await,
+                        false => self.refuse(refusal, lasts).await,
+                    }
+                }
+            }
             Target::Link(n, server) => {
                 let proxy = match server {
                     Server::Nats => &self.links[n].nats,

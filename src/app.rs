@@ -34,6 +34,7 @@ use crate::adapters::compute::ComputePool;
 #[cfg(feature = "it")]
 use crate::adapters::kill_points::{Fuse, KillAt, Mortal};
 use crate::adapters::nats::{self, Nats, UNREADABLE_HEADERS};
+use crate::adapters::patience::wait_for;
 use crate::adapters::redis::{self, RedisStore};
 use crate::adapters::system::{RandomIds, SystemClock};
 use crate::model::{Problems, TenantId};
@@ -158,7 +159,7 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         let tenants: Vec<TenantId> = tenants;
         report(nats.prepare(&tenants).await?)?;
         report(settings.validate_streams(&nats.windows()))?;
-        report(redis.prepare(&settings.environment, &tenants).await?)?;
+        report(try_scripts(&redis, settings, &tenants).await?)?;
         let (health, metrics) = (Arc::clone(&control.health), Arc::clone(&control.metrics));
         let compute = metrics.compute().clone();
         let compute = ComputePool::start(settings.worker.compute_threads, compute);
@@ -273,6 +274,23 @@ impl<I: Inbound, S: TurnStore, P: Publisher> App<I, S, P> {
         over.cancel();
         drained
     }
+}
+
+/// Tries out the scripts for as long as a start waits for Redis: a server that takes no writes, for its memory or its disk is full
+/// or another one is in charge, may take them again.
+async fn try_scripts(
+    redis: &RedisStore,
+    settings: &Settings,
+    tenants: &[TenantId],
+) -> Result<Problems, StoreError> {
+    let patience = settings.redis.connect_timeout;
+    let tried = wait_for("Redis", patience, async || {
+        match redis.prepare(&settings.environment, tenants).await {
+            Err(error @ StoreError::Unavailable(_)) => Ok(Err(error)),
+            answer => answer.map(Ok),
+        }
+    });
+    tried.await?
 }
 
 /// Tells what is not as the settings want it; errors stop the start.

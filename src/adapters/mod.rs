@@ -9,7 +9,7 @@ pub mod machine;
 pub mod memory;
 pub mod nats;
 pub mod packs;
-mod patience;
+pub(crate) mod patience;
 pub mod redis;
 mod secret_file;
 pub mod system;

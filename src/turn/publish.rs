@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Attempt, Part, TurnError};
 use crate::model::{Activity, Headers, Outbound};
-use crate::ports::{AppliedRecord, Destination, Publisher, TransportError, TurnStore};
+use crate::ports::{AppliedRecord, Destination, Publisher, StoreError, TransportError, TurnStore};
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// The messages that an outbox is published as.
@@ -88,19 +88,25 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             }
         }
         if any {
-            self.note_published().await;
+            self.note_published().await?;
         }
         Ok(())
     }
 
     /// Notes that the replies are out, before the delivery is settled. A copy of the activity may come when the stream no
-    /// longer recognises the replies, and must then find nothing to publish.
-    async fn note_published(&self) {
+    /// longer recognises the replies, and must then find nothing to publish. For the same reason a note that is refused keeps
+    /// the delivery from being settled.
+    async fn note_published(&self) -> Result<(), TurnError> {
         let store = &self.turns.store;
         let note = || store.published(self.activity);
         let tenant = &self.activity.tenant;
-        if let Err(error) = self.turns.outage.ride_out(tenant, Part::Store, note).await {
-            tracing::error!(error = %error, "the outbox of a published turn stays until it expires");
+        match self.turns.outage.ride_out(tenant, Part::Store, note).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Refused(refusal)) => Err(refusal.into()),
+            Err(error) => {
+                tracing::error!(error = %error, "the outbox of a published turn stays until it expires");
+                Ok(())
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::poison::Poison;
-use crate::record::{Place, Record, Said, Stored};
+use crate::record::{Place, Record, Said, Stored, Window};
 use crate::talk::Outcome;
 use crate::vault::{Left, Vault};
 
@@ -27,6 +27,10 @@ pub struct Ledger {
     /// Messages that are done with and still in the inbound stream, where no consumer will find them again: an old
     /// nats-server that was killed has forgotten that it had removed them.
     pub undead: usize,
+    /// How often a refusal was all that was wrong, how many conversations went on beside it, and how long the last one took.
+    pub beside: (usize, usize, Duration),
+    /// Conversations that did not go on beside the refusal of another tenant.
+    pub held_up: Vec<Wrong>,
     pub longest: Duration,
     pub longest_at: Duration,
     pub longest_in: Option<Place>,
@@ -67,6 +71,9 @@ impl Ledger {
         ledger.outcomes(outcomes);
         ledger.inbound(&vault.inbound, &stored);
         ledger.left_over(outcomes, vault);
+        for window in record.windows() {
+            ledger.window(&window, &stored);
+        }
         ledger
     }
 
@@ -75,12 +82,14 @@ impl Ledger {
         self.lost.is_empty()
             && self.doubled.is_empty()
             && self.mistaken.is_empty()
+            && self.held_up.is_empty()
             && self.left.is_empty()
     }
 
     /// The conversations in which something is wrong.
     pub fn wrong_places(&self) -> Vec<Place> {
-        let all = self.lost.iter().chain(&self.doubled).chain(&self.mistaken);
+        let all = self.lost.iter().chain(&self.doubled);
+        let all = all.chain(&self.mistaken).chain(&self.held_up);
         let mut places: Vec<Place> = all.map(|wrong| wrong.place.clone()).collect();
         places.sort();
         places.dedup();
@@ -237,6 +246,35 @@ impl Ledger {
         }
     }
 
+    /// Beside a refusal the others have gone on; and it was one.
+    fn window(&mut self, window: &Window, stored: &[Arc<Stored>]) {
+        let Window {
+            refusal,
+            stood_still,
+            went_on,
+            within,
+            ..
+        } = window;
+        self.beside.0 += 1;
+        self.beside.1 += went_on - stood_still.len();
+        self.beside.2 = self.beside.2.max(*within);
+        for place in stood_still {
+            let (place, within) = (place.clone(), within.as_secs());
+            let what = format!("no answer for {within} s beside {refusal:?}");
+            self.held_up.push(Wrong { place, what });
+        }
+        let let_through = stored.iter().filter(|stored| {
+            stored.dead.is_none()
+                && Some(stored.place.0) == refusal.tenant()
+                && window.replies.contains(&stored.sequence)
+        });
+        let let_through = let_through.count();
+        if (window.lets_through).is_some_and(|most| let_through as u64 > most) {
+            let what = format!("{let_through} replies were let through by {refusal:?}");
+            self.left.push(what);
+        }
+    }
+
     fn left_over(&mut self, outcomes: &[Outcome], vault: &Vault) {
         let open: usize = outcomes.iter().map(|outcome| outcome.open).sum();
         let Vault {
@@ -284,6 +322,8 @@ impl fmt::Display for Ledger {
             ("doubled", self.doubled.len().to_string()),
             ("mistaken", self.mistaken.len().to_string()),
             ("settled, kept", self.undead.to_string()),
+            ("went on", self.went_on()),
+            ("held up", self.held_up.len().to_string()),
             ("left over", self.left.len().to_string()),
             ("longest stand", self.longest_stand()),
         ];
@@ -294,6 +334,7 @@ impl fmt::Display for Ledger {
             ("lost", &self.lost),
             ("doubled", &self.doubled),
             ("mistaken", &self.mistaken),
+            ("held up", &self.held_up),
         ];
         for (kind, wrongs) in all {
             for wrong in wrongs.iter().take(20) {
@@ -313,6 +354,12 @@ impl fmt::Display for Ledger {
 }
 
 impl Ledger {
+    fn went_on(&self) -> String {
+        let (refusals, conversations, longest) = self.beside;
+        let longest = longest.as_secs_f64();
+        format!("{conversations} beside {refusals} refusals, each within {longest:.1} s")
+    }
+
     fn longest_stand(&self) -> String {
         let mut text = format!("{:.1} s", self.longest.as_secs_f64());
         if let Some((tenant, conversation)) = &self.longest_in {

@@ -7,9 +7,12 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::proxy::Mode;
+use crate::refusal::{self, Refusal};
 
 /// How many workers there are.
 pub const WORKERS: usize = 3;
+/// How many tenants there are: all of them use the same ids for their users, conversations and messages.
+pub const TENANTS: usize = 2;
 /// The settings that faults are measured by.
 pub const LEASE: Duration = Duration::from_secs(3);
 
@@ -22,6 +25,8 @@ pub enum Target {
     Server(Server),
     /// The way from a worker to a server.
     Link(usize, Server),
+    /// The rules by which a server takes or refuses something.
+    Rules(Server),
 }
 
 /// One of the two servers.
@@ -46,6 +51,10 @@ pub enum Blow {
     Cut,
     /// The proxy misbehaves.
     Misbehave(Mode),
+    /// Another server takes its place; the ways lead there a little later.
+    Failover,
+    /// The server is well and refuses something.
+    Refuse(Refusal),
 }
 
 /// A fault of the plan.
@@ -61,6 +70,8 @@ pub struct Fault {
     pub targets: Vec<Target>,
     /// What kind it is counted as.
     pub kind: &'static str,
+    /// Nothing else is wrong meanwhile, so that it shows who goes on.
+    pub alone: bool,
 }
 
 /// The kinds of faults. A round of the plan has each once, so a short run meets all of them.
@@ -88,11 +99,12 @@ const KINDS: &[&str] = &[
     "redis link stalled",
     "redis link half-open",
     "redis link without answers",
+    "redis failover",
 ];
 
 /// The faults of a run of this length, of the kinds that hold one of these words; of all kinds if there are none.
 pub fn plan(seed: u64, length: Duration, only: &[String]) -> Vec<Fault> {
-    let mut kinds = KINDS.to_vec();
+    let mut kinds = [KINDS, refusal::KINDS].concat();
     kinds.retain(|kind| only.is_empty() || only.iter().any(|word| kind.contains(word)));
     let mut rng = Rng::with_seed(seed);
     let mut free_at: HashMap<Target, Duration> = HashMap::new();
@@ -114,6 +126,11 @@ pub fn plan(seed: u64, length: Duration, only: &[String]) -> Vec<Fault> {
         // The next kind of the round whose targets are free; if none is, time goes on.
         let next = (0..deck.len()).find_map(|n| Some((n, is_free(&deck[n], &mut rng)?)));
         if let Some((n, (targets, blow, lasts))) = next {
+            let alone = is_of_one_tenant(blow) && rng.bool();
+            if alone {
+                let all_free = free_at.values().max();
+                at = at.max(all_free.copied().unwrap_or_default());
+            }
             // A moment for the target to get going before it is hit again.
             let free = at + lasts + Duration::from_millis(rng.u64(300..1500));
             free_at.extend(targets.iter().map(|target| (*target, free)));
@@ -124,11 +141,17 @@ pub fn plan(seed: u64, length: Duration, only: &[String]) -> Vec<Fault> {
                 blow,
                 targets,
                 kind,
+                alone,
             });
+            at += if alone { lasts } else { Duration::ZERO };
         }
         at += Duration::from_millis(rng.u64(300..3200));
     }
     faults
+}
+
+fn is_of_one_tenant(blow: Blow) -> bool {
+    matches!(blow, Blow::Refuse(refusal) if refusal.tenant().is_some())
 }
 
 fn choose(kind: &str, rng: &mut Rng) -> (Vec<Target>, Blow, Duration) {
@@ -142,6 +165,10 @@ fn choose(kind: &str, rng: &mut Rng) -> (Vec<Target>, Blow, Duration) {
     };
     let (who, what) = kind.split_once(' ').unwrap_or((kind, ""));
     let signal = |rng: &mut Rng, down| (millis(rng, down), what);
+    if let Some(refusal) = Refusal::of_kind(kind, rng.usize(..TENANTS)) {
+        let rules = vec![Target::Rules(refusal.server())];
+        return (rules, Blow::Refuse(refusal), millis(rng, 1000..7000));
+    }
     match who {
         "all" => {
             let all = (0..WORKERS).map(Target::Worker).collect();
@@ -164,6 +191,10 @@ fn choose(kind: &str, rng: &mut Rng) -> (Vec<Target>, Blow, Duration) {
                 _ => Blow::Stop,
             };
             (vec![Target::Server(server)], blow, lasts)
+        }
+        _ if what == "failover" => {
+            let lasts = millis(rng, 100..3000);
+            (vec![Target::Server(server)], Blow::Failover, lasts)
         }
         _ => {
             let links = if rng.u8(..10) < 3 {
@@ -189,9 +220,14 @@ fn choose(kind: &str, rng: &mut Rng) -> (Vec<Target>, Blow, Duration) {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let targets: Vec<String> = self.targets.iter().map(Target::to_string).collect();
+        let targets: Vec<String> = if let Blow::Refuse(refusal) = self.blow {
+            vec![refusal.to_string()]
+        } else {
+            self.targets.iter().map(Target::to_string).collect()
+        };
         let (kind, lasts) = (self.kind, self.lasts.as_secs_f64());
-        write!(f, "{kind} for {lasts:.1} s: {}", targets.join(", "))
+        let alone = if self.alone { ", and nothing else" } else { "" };
+        write!(f, "{kind} for {lasts:.1} s: {}{alone}", targets.join(", "))
     }
 }
 
@@ -200,6 +236,7 @@ impl fmt::Display for Target {
         match self {
             Self::Worker(n) => write!(f, "worker {}", n + 1),
             Self::Server(server) => write!(f, "{server}"),
+            Self::Rules(server) => write!(f, "the rules of {server}"),
             Self::Link(n, server) => write!(f, "worker {} to {server}", n + 1),
         }
     }

@@ -1,6 +1,8 @@
 //! A TCP proxy that can be told to misbehave, between one worker and one server.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +31,8 @@ pub enum Mode {
 /// The proxy. Dropped, it closes everything.
 pub struct Proxy {
     address: SocketAddr,
+    /// Where new connections lead.
+    port: Arc<AtomicU16>,
     mode: watch::Sender<Mode>,
     /// Counted up to close all connections.
     cuts: watch::Sender<u64>,
@@ -54,9 +58,12 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
-        let accepting = tokio::spawn(accept(listener, port, mode.clone(), cuts.clone()));
+        let port = Arc::new(AtomicU16::new(port));
+        let leading = Arc::clone(&port);
+        let accepting = tokio::spawn(accept(listener, leading, mode.clone(), cuts.clone()));
         Ok(Self {
             address,
+            port,
             mode,
             cuts,
             accepting,
@@ -66,6 +73,12 @@ impl Proxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Leads new connections to this port from now on, as a name does that has got another address. Those that are open
+    /// stay with the server that they have.
+    pub fn lead_to(&self, port: u16) {
+        self.port.store(port, Ordering::SeqCst);
     }
 
     /// Closes all connections, whatever is under way on them.
@@ -92,7 +105,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    port: u16,
+    port: Arc<AtomicU16>,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<u64>,
 ) {
@@ -115,6 +128,7 @@ async fn accept(
             }
         };
         let (up, down) = (orders(Direction::Requests), orders(Direction::Answers));
+        let port = port.load(Ordering::SeqCst);
         tokio::spawn(async move {
             // The server being away closes the client's connection, as a forwarding router does.
             let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {

@@ -1,6 +1,8 @@
 //! What was said and what came back, with times and places in the streams.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use greentic_worker::model::header;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep};
+
+use crate::refusal::Refusal;
 
 /// A conversation's place: the tenant's number and the conversation's name.
 pub type Place = (usize, String);
@@ -48,6 +52,25 @@ pub struct Stored {
     pub dead: Option<String>,
 }
 
+/// The header of messages that only make a subject full.
+pub const FILLER: &str = "Chaos-Filler";
+
+/// A time in which a refusal was all that was wrong.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub refusal: Refusal,
+    /// The conversations that should have gone on and did not.
+    pub stood_still: Vec<Place>,
+    /// How many conversations it spared.
+    pub went_on: usize,
+    /// How long it took until the last of them had gone on.
+    pub within: Duration,
+    /// The positions in the outbound stream that were taken meanwhile.
+    pub replies: Range<u64>,
+    /// How many replies the refused tenant may have there; none where it stops none on their way.
+    pub lets_through: Option<u64>,
+}
+
 /// Everything that happened.
 #[derive(Default)]
 pub struct Record {
@@ -55,6 +78,8 @@ pub struct Record {
     notes: Mutex<Vec<(Duration, String)>>,
     said: Mutex<Vec<Said>>,
     stored: Mutex<Vec<Arc<Stored>>>,
+    windows: Mutex<Vec<Window>>,
+    fillers: AtomicU64,
     listeners: Mutex<HashMap<Place, UnboundedSender<Arc<Stored>>>>,
 }
 
@@ -92,6 +117,44 @@ impl Record {
     /// Hands what is stored for this place to a conversation as well.
     pub fn listen(&self, place: Place, listener: UnboundedSender<Arc<Stored>>) {
         lock(&self.listeners).insert(place, listener);
+    }
+
+    /// The conversations that are held.
+    pub fn places(&self) -> Vec<Place> {
+        lock(&self.listeners).keys().cloned().collect()
+    }
+
+    /// The conversations in which something was said since then and has both of its replies.
+    pub fn answered_since(&self, then: Duration) -> HashSet<Place> {
+        let mut replies: HashMap<(usize, String), usize> = HashMap::new();
+        let stored = lock(&self.stored);
+        for stored in stored.iter().rev().take_while(|stored| stored.at >= then) {
+            let key = (stored.place.0, stored.key.clone());
+            *replies.entry(key).or_default() += usize::from(stored.dead.is_none());
+        }
+        drop(stored);
+        let said = lock(&self.said);
+        let since = said.iter().rev().take_while(|said| said.at >= then);
+        let answered = since.filter(|said| {
+            let key = (said.place.0, said.key.clone());
+            replies.get(&key).is_some_and(|replies| *replies >= 2)
+        });
+        answered.map(|said| said.place.clone()).collect()
+    }
+
+    /// Notes what was beside a refusal.
+    pub fn beside(&self, window: Window) {
+        lock(&self.windows).push(window);
+    }
+
+    /// All times in which a refusal was all that was wrong.
+    pub fn windows(&self) -> Vec<Window> {
+        lock(&self.windows).clone()
+    }
+
+    /// How many messages were read from the streams.
+    pub fn read(&self) -> u64 {
+        lock(&self.stored).len() as u64 + self.fillers.load(Ordering::SeqCst)
     }
 
     /// All messages that were sent.
@@ -182,7 +245,11 @@ pub async fn read(
         };
         while let Ok(message) = stream.get_raw_message(next).await {
             next += 1;
-            record.store(stored(&record, &message, &tenants));
+            if message.headers.get(FILLER).is_some() {
+                record.fillers.fetch_add(1, Ordering::SeqCst);
+            } else {
+                record.store(stored(&record, &message, &tenants));
+            }
         }
         sleep(Duration::from_millis(15)).await;
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream;
 use fastrand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -15,15 +14,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::Options;
 use crate::ledger::Ledger;
-use crate::plan::{Fault, LEASE, plan};
+use crate::plan::{Fault, LEASE, TENANTS, plan};
 use crate::poison::{self, Poison};
 use crate::record::{self, Record};
 use crate::talk::{Conversation, Model, Outcome, Phase, Style};
 use crate::vault;
-use crate::world::{TENANTS, World};
+use crate::world::World;
 
-/// How long things may take to come to rest once the faults are over.
-const REST: Duration = Duration::from_secs(20);
+/// How long things may take to come to rest once the faults are over. A tenant that was refused something may try again only
+/// 15 seconds after the end of that. It only costs time if they do not come to rest.
+const REST: Duration = Duration::from_secs(60);
 
 /// Runs; whether all was well.
 pub async fn run(options: &Options) -> bool {
@@ -52,7 +52,7 @@ pub async fn run(options: &Options) -> bool {
     phase.send_replace(Phase::Ending);
     let (outcomes, poison) = talk.end(&phase).await;
 
-    let jetstream = connect(&world.nats_url).await;
+    let jetstream = world.jetstream().await;
     vault::quiet(&jetstream, &record, REST).await;
     // What a dead worker has left behind goes by itself.
     sleep(LEASE + Duration::from_millis(500)).await;
@@ -61,7 +61,7 @@ pub async fn run(options: &Options) -> bool {
         .iter()
         .map(|tenant| tenant.id.clone())
         .collect();
-    let mut vault = vault::open(&world.redis_url, &names)
+    let mut vault = vault::open(&world.redis_url().await, &names)
         .await
         .expect("Redis answers");
     let (left, text) = vault::left(&jetstream, &names).await.expect("NATS answers");
@@ -93,12 +93,25 @@ async fn faults(
     let began = record.now();
     let mut kinds = BTreeMap::new();
     let mut under_way = JoinSet::new();
+    // How much later everything is than the plan says, since what is alone may take longer.
+    let mut late = Duration::ZERO;
     for fault in plan {
-        sleep((began + fault.at).saturating_sub(record.now())).await;
+        sleep((began + late + fault.at).saturating_sub(record.now())).await;
+        if fault.alone {
+            while let Some(over) = under_way.join_next().await {
+                over.expect("a fault is carried out");
+            }
+        }
         record.note(fault.to_string());
         *kinds.entry(fault.kind).or_default() += 1;
         let world = Arc::clone(world);
-        under_way.spawn_local(async move { world.suffer(&fault).await });
+        if fault.alone {
+            world.suffer(&fault).await;
+            let due = began + late + fault.at + fault.lasts;
+            late += record.now().saturating_sub(due);
+        } else {
+            under_way.spawn_local(async move { world.suffer(&fault).await });
+        }
     }
     under_way.join_all().await;
     // The supervisor goes on until the end of the run.
@@ -129,15 +142,12 @@ impl Talk {
             .iter()
             .map(|tenant| tenant.id.clone())
             .collect();
-        let reader = connect(&world.nats_url).await;
+        let reader = world.jetstream().await;
         for stream in ["GREENTIC_OUTBOUND", "GREENTIC_DEADLETTER"] {
             let reading = record::read(Arc::clone(record), reader.clone(), stream, names.clone());
             tokio::spawn(reading);
         }
-        let providers = [
-            connect(&world.nats_url).await,
-            connect(&world.nats_url).await,
-        ];
+        let providers = [world.jetstream().await, world.jetstream().await];
         for (n, name) in names.iter().enumerate() {
             let subject = format!("inbound.{name}");
             talk.poison.spawn(poison::send(
@@ -186,17 +196,6 @@ impl Talk {
     }
 }
 
-async fn connect(url: &str) -> jetstream::Context {
-    let options = async_nats::ConnectOptions::new()
-        .retry_on_initial_connect()
-        .ping_interval(Duration::from_secs(1))
-        .reconnect_delay_callback(|_| Duration::from_millis(100));
-    let client = options.connect(url).await.expect("NATS is there");
-    let mut jetstream = jetstream::new(client);
-    jetstream.set_timeout(Duration::from_secs(2));
-    jetstream
-}
-
 /// Tells what is wrong, in full, and how to see it again.
 fn tell(ledger: &Ledger, record: &Record, logs: &Path, options: &Options, seed: u64) {
     for place in ledger
@@ -228,9 +227,11 @@ fn tell(ledger: &Ledger, record: &Record, logs: &Path, options: &Options, seed: 
         minutes,
         conversations,
         appendfsync,
+        only,
         ..
     } = options;
+    let only: String = only.iter().map(|word| format!(" --only {word}")).collect();
     println!(
-        "\nagain: ./dev chaos --minutes {minutes} --seed {seed} --conversations {conversations} --appendfsync {appendfsync}"
+        "\nagain: ./dev chaos --minutes {minutes} --seed {seed} --conversations {conversations} --appendfsync {appendfsync}{only}"
     );
 }

@@ -41,7 +41,7 @@ pub async fn quiet(jetstream: &jetstream::Context, record: &Record, within: Dura
             let mut stream = jetstream.get_stream(name).await.ok()?;
             stored += stream.info().await.ok()?.state.messages;
         }
-        (stored == record.stored().len() as u64).then_some(())
+        (stored == record.read()).then_some(())
     };
     // If it does not come to pass, what is left will tell.
     let _quiet = poll(within, asking).await;

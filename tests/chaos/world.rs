@@ -7,20 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use greentic_worker::pack;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use crate::harness::{
-    DEADLINE, NatsServer, RedisServer, Servers, Tenant, WorkerProcess, fresh_tenant,
-};
-use crate::plan::{Blow, Fault, LEASE, Server, Target, WORKERS};
+use crate::harness::{DEADLINE, NatsServer, Servers, Tenant, WorkerProcess, fresh_tenant};
+use crate::plan::{Blow, Fault, LEASE, Server, TENANTS, Target, WORKERS};
 use crate::proxy::{Mode, Proxy};
 use crate::record::Record;
-
-/// How many tenants there are: all of them use the same ids for their users, conversations and messages.
-pub const TENANTS: usize = 2;
+use crate::redis_pair::{RedisPair, USER};
+use crate::rules;
 
 /// How long the supervisor waits before it starts a worker again that ended by itself.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -28,17 +26,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Everything that faults are done to.
 pub struct World {
     pub nats_url: String,
-    pub redis_url: String,
     /// Whether nats-server syncs before it answers; versions before 2.10 cannot.
     pub nats_syncs: bool,
     pub tenants: Vec<Tenant>,
     /// How many workers ended though nobody ended them.
     pub ended_by_themselves: AtomicUsize,
-    nats: Mutex<NatsServer>,
-    redis: Mutex<RedisServer>,
+    pub(crate) nats: Mutex<NatsServer>,
+    pub(crate) redis: Mutex<RedisPair>,
     links: Vec<Link>,
     workers: Vec<Mutex<Worker>>,
-    record: Arc<Record>,
+    pub(crate) record: Arc<Record>,
     _pack: TempDir,
 }
 
@@ -56,13 +53,15 @@ struct Worker {
 impl World {
     /// Starts all of it and waits until it is ready.
     pub async fn start(logs: &Path, appendfsync: &str, record: Arc<Record>) -> Self {
-        let (nats, nats_syncs) = NatsServer::start_own_syncing().await;
-        let redis = RedisServer::start_own_with(&["--appendfsync", appendfsync]).await;
+        let (nats, nats_syncs) = NatsServer::start_own_syncing(&rules::nats_rules(&[])).await;
+        let mut redis = RedisPair::start(appendfsync).await;
         let mut links = Vec::new();
         for _ in 0..WORKERS {
             links.push(Link {
                 nats: Proxy::to(nats.port()).await.expect("a free port"),
-                redis: Proxy::to(redis.port()).await.expect("a free port"),
+                redis: Proxy::to(redis.primary().port())
+                    .await
+                    .expect("a free port"),
             });
         }
         let (pack_dir, binding) = build_pack();
@@ -73,7 +72,6 @@ impl World {
         };
         let world = Self {
             nats_url: nats.url(),
-            redis_url: redis.url(),
             nats_syncs,
             tenants: (0..TENANTS).map(bind).collect(),
             ended_by_themselves: AtomicUsize::new(0),
@@ -126,11 +124,13 @@ impl World {
         let all = fault
             .targets
             .iter()
-            .map(|target| self.suffer_at(*target, fault.blow, fault.lasts));
+            .map(|target| self.suffer_at(*target, fault));
         futures_util::future::join_all(all).await;
     }
 
-    async fn suffer_at(&self, target: Target, blow: Blow, lasts: Duration) {
+    async fn suffer_at(&self, target: Target, fault: &Fault) {
+        let Fault { blow, lasts, .. } = *fault;
+        let ends_it = matches!(blow, Blow::Kill | Blow::Term);
         match target {
             Target::Worker(n) => self.hit_worker(n, blow, lasts).await,
             Target::Server(Server::Nats) => {
@@ -138,25 +138,45 @@ impl World {
                 match blow {
                     Blow::Kill => nats.kill().await,
                     Blow::Term => nats.stop().await,
-                    Blow::Stop | Blow::Cut | Blow::Misbehave(_) => nats.pause(),
+                    Blow::Stop
+                    | Blow::Cut
+                    | Blow::Misbehave(_)
+                    | Blow::Failover
+                    | Blow::Refuse(_) => nats.pause(),
                 }
                 sleep(lasts).await;
-                match blow {
-                    Blow::Kill | Blow::Term => nats.start_again().await,
-                    Blow::Stop | Blow::Cut | Blow::Misbehave(_) => nats.resume(),
+                if ends_it {
+                    nats.start_again().await;
+                } else {
+                    nats.resume();
                 }
             }
+            Target::Server(Server::Redis) if blow == Blow::Failover => self.fail_over(lasts).await,
             Target::Server(Server::Redis) => {
-                let mut redis = self.redis.lock().await;
+                let mut pair = self.redis.lock().await;
+                let redis = pair.primary();
                 match blow {
                     Blow::Kill => redis.kill().await,
                     Blow::Term => redis.stop().await,
-                    Blow::Stop | Blow::Cut | Blow::Misbehave(_) => redis.pause(),
+                    Blow::Stop
+                    | Blow::Cut
+                    | Blow::Misbehave(_)
+                    | Blow::Failover
+                    | Blow::Refuse(_) => redis.pause(),
                 }
                 sleep(lasts).await;
-                match blow {
-                    Blow::Kill | Blow::Term => redis.start_again().await,
-                    Blow::Stop | Blow::Cut | Blow::Misbehave(_) => redis.resume(),
+                if ends_it {
+                    redis.start_again().await;
+                } else {
+                    redis.resume();
+                }
+            }
+            Target::Rules(_) => {
+                if let Blow::Refuse(refusal) = blow {
+                    match fault.alone {
+                        true => self.refuse_alone(refusal, lasts).await,
+                        false => self.refuse(refusal, lasts).await,
+                    }
                 }
             }
             Target::Link(n, server) => {
@@ -173,6 +193,40 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Makes the replica of Redis the primary; the ways lead to it after a while.
+    async fn fail_over(&self, lasts: Duration) {
+        let port = self.redis.lock().await.fail_over().await;
+        sleep(lasts).await;
+        for link in &self.links {
+            link.redis.lead_to(port);
+        }
+    }
+
+    /// The URL of the Redis server that is the primary.
+    pub async fn redis_url(&self) -> String {
+        self.redis.lock().await.primary().url()
+    }
+
+    /// What the JetStream section of nats-server's configuration says.
+    pub(crate) fn nats_syncing(&self) -> &'static str {
+        match self.nats_syncs {
+            true => "sync_interval: always",
+            false => "",
+        }
+    }
+
+    /// A new connection to NATS that may do everything.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        let options = async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .ping_interval(Duration::from_secs(1))
+            .reconnect_delay_callback(|_| Duration::from_millis(100));
+        let client = options.connect(&self.nats_url).await;
+        let mut jetstream = jetstream::new(client.expect("NATS is there"));
+        jetstream.set_timeout(Duration::from_secs(2));
+        jetstream
     }
 
     async fn hit_worker(&self, n: usize, blow: Blow, lasts: Duration) {
@@ -208,6 +262,10 @@ impl World {
             builder = builder.bindings(tenant);
         }
         let started = builder
+            .setting("NATS__USER", USER)
+            .setting("NATS__PASSWORD", USER)
+            .setting("REDIS__USERNAME", USER)
+            .setting("REDIS__PASSWORD", USER)
             .setting("WORKER__LEASE_TTL", &lease)
             .setting("WORKER__TURN_TIMEOUT", "2s")
             .setting("WORKER__DRAIN_TIMEOUT", "2s")

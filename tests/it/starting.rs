@@ -2,7 +2,7 @@
 
 use crate::harness::{
     DEADLINE, Message, NatsServer, Provider, RedisServer, Servers, WorkerBuilder, WorkerProcess,
-    fresh_tenant, poll,
+    fresh_tenant, poll, redis_connection,
 };
 
 /// Waits until the worker says that it waits for this server.
@@ -111,4 +111,40 @@ async fn a_worker_that_still_waits_for_its_server_ends_when_told_to() {
         })
         .await;
     }
+}
+
+async fn memory_of(redis: &RedisServer, bytes: &str) {
+    let mut connection = redis_connection(&redis.url()).await;
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("maxmemory").arg(bytes);
+    set.query_async::<()>(&mut connection).await.unwrap();
+}
+
+/// A full memory is no lack of rights: it passes, and nobody is told to grant `+set`.
+#[tokio::test]
+async fn a_worker_waits_for_a_redis_that_takes_no_writes() {
+    let (nats, redis) = tokio::join!(NatsServer::start_own(), RedisServer::start_own());
+    let servers = Servers::own(&nats, &redis);
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    memory_of(&redis, "1").await;
+    let start = async |patience: &str| {
+        WorkerProcess::of(&servers)
+            .bindings(&tenant)
+            .setting("REDIS__CONNECT_TIMEOUT", patience)
+            .without_waiting()
+            .start()
+            .await
+    };
+    let impatient = start("100ms").await;
+    assert_eq!(impatient.exited(DEADLINE).await, 69);
+    let log = impatient.log();
+    assert!(log.contains("OOM") && !log.contains("grant"), "{log}");
+
+    let mut worker = start("5m").await;
+    waits_for(&worker, "Redis").await;
+    memory_of(&redis, "0").await;
+    worker.ready(DEADLINE).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    provider.send(&Message::new("c1", "hi")).await;
+    assert!(provider.expect_reply().await.expects_reply());
 }

@@ -90,6 +90,24 @@ impl Link {
         self.settle(&current, answer).await
     }
 
+    /// Runs commands in one write, each with an answer of its own.
+    pub async fn query_each<T: FromRedisValue>(
+        &self,
+        commands: &mut Pipeline,
+    ) -> RedisResult<Vec<RedisResult<T>>> {
+        commands.ignore_errors();
+        let current = self.current();
+        let answers = async {
+            let mut connection = current.ready().await?;
+            let answers: Vec<RedisResult<T>> = commands.query_async(&mut connection).await?;
+            match answers.iter().find_map(|answer| answer.as_ref().err()) {
+                Some(error) if wants_another(error) => Err(error.clone()),
+                _ => Ok(answers),
+            }
+        };
+        self.settle(&current, answers).await
+    }
+
     fn current(&self) -> Current {
         self.current
             .read()

@@ -57,11 +57,11 @@ impl NatsServer {
     }
 
     /// Starts one that syncs its files before it answers, as far as it can: the setting came with nats-server 2.10. Also
-    /// whether it does.
-    pub async fn start_own_syncing() -> (Self, bool) {
-        match Self::try_start_with("sync_interval: always", "").await {
+    /// whether it does. With more lines in its configuration file.
+    pub async fn start_own_syncing(configuration: &str) -> (Self, bool) {
+        match Self::try_start_with("sync_interval: always", configuration).await {
             Ok(server) => (server, true),
-            Err(_unknown) => (Self::start_own().await, false),
+            Err(_unknown) => (Self::start_own_with(configuration).await, false),
         }
     }
 
@@ -122,6 +122,24 @@ impl NatsServer {
         let lines = format!("{}\n{configuration}", jetstream(dir, ""));
         configured(port, dir, &lines).expect("the file can be written");
         self.0.process().signal("HUP");
+    }
+
+    /// Has it read other lines of configuration, these ones in the JetStream section, and waits until it goes by them.
+    pub async fn reload(&self, jetstream: &str, configuration: &str) {
+        let (port, dir) = (self.0.port, self.0.dir.path());
+        let lines = format!("{}\n{configuration}", self::jetstream(dir, jetstream));
+        configured(port, dir, &lines).expect("the file can be written");
+        let reloads = || {
+            let log = self.0.process().log();
+            log.matches("Reloaded server configuration").count()
+        };
+        let before = reloads();
+        self.0.process().signal("HUP");
+        let reloaded = poll(DEADLINE, async || (reloads() > before).then_some(()));
+        if reloaded.await.is_none() {
+            let log = self.0.process().log();
+            fail::<()>(format!("nats-server takes no new configuration:\n{log}"));
+        }
     }
 
     /// Holds it still (SIGSTOP): connections stay open and nothing answers.

@@ -32,19 +32,24 @@ impl Redis {
 
     /// One on this server that remembers for so long what was applied.
     pub async fn on_with(url: &str, dedupe_window: Duration) -> Self {
-        let unique = format!("test-{:016x}", fastrand::u64(..));
         let config = Config {
             url: ServerUrl::new(url),
-            namespace: unique.clone(),
+            namespace: format!("test-{:016x}", fastrand::u64(..)),
             dedupe_window,
             response_timeout: DEADLINE,
             ..Config::default()
         };
+        let connection = redis_connection(url).await;
+        Self::with(config, connection).await
+    }
+
+    /// One with these settings, looked at through this connection.
+    pub async fn with(config: Config, connection: MultiplexedConnection) -> Self {
         Self {
             store: RedisStore::connect(&config).await.unwrap(),
+            connection,
+            env: config.namespace.clone(),
             config,
-            connection: redis_connection(url).await,
-            env: unique,
         }
     }
 

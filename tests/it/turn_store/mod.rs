@@ -4,6 +4,7 @@ pub mod backend;
 mod connection;
 mod failover;
 mod keyspace;
+mod notes;
 mod refusals;
 mod state_interop;
 mod unreadable;

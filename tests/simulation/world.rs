@@ -72,6 +72,8 @@ pub struct Plan {
     pub broken: u32,
     /// A provider gives a message the id of another one.
     pub reuse: u32,
+    /// A message calls the backend, which is mostly down for as long as there are faults.
+    pub calls: u32,
     /// Open waits that a user may have.
     pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
@@ -111,6 +113,7 @@ impl Plan {
             calm,
             refused: None,
             reuse: 0,
+            calls: 0,
             waits_per_user: Quotas::default().waits_per_user,
         }
     }
@@ -151,6 +154,7 @@ impl Plan {
             broken: 0,
             refused: None,
             reuse: 0,
+            calls: 0,
             waits_per_user: self.waits_per_user,
         };
     }
@@ -172,6 +176,9 @@ impl World {
         }
         if matches!(seed % 16, 4 | 9) {
             plan.reuse = 250;
+        }
+        if seed % 16 == 8 && !plan.calm {
+            plan.calls = 300;
         }
         if seed % 8 == 7 {
             // Fewer than users open.

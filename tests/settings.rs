@@ -426,8 +426,7 @@ fn legal_but_risky_pairs_are_warned_of() {
     );
     check_risky(
         "worker: {turn_timeout: 1m}\nnats: {ack_wait: 2m}\n",
-        "warning: worker.lease_ttl: 30s is too short where a turn may take 1m: a long turn loses its lease to another worker, and all it did is done again\n  help: raise `worker.lease_ttl` or lower `worker.turn_timeout`
-warning: http.stalled_after: 1m is too short where a turn may take 1m: a worker whose slots are all taken by long turns is killed as stalled\n  help: raise `http.stalled_after` or lower `worker.turn_timeout`",
+        "warning: http.stalled_after: 1m is too short where a turn may take 1m: a worker whose slots are all taken by long turns is killed as stalled\n  help: raise `http.stalled_after` or lower `worker.turn_timeout`",
     );
     check_risky(
         "worker: {turn_timeout: 10s}\nhttp: {stalled_after: 20s}\n",

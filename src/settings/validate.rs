@@ -74,14 +74,6 @@ fn worker(settings: &Settings, problems: &mut Problems) {
                 .remedy("set `worker.retry.initial` to at most `worker.retry.max`"),
         );
     }
-    if worker.lease_ttl < worker.turn_timeout {
-        problems.push(too_short(
-            "worker.lease_ttl",
-            worker.lease_ttl,
-            worker.turn_timeout,
-            "a long turn loses its lease to another worker, and all it did is done again",
-        ));
-    }
     if settings.http.stalled_after <= worker.turn_timeout {
         problems.push(too_short(
             "http.stalled_after",

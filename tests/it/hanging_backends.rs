@@ -161,6 +161,7 @@ async fn a_turn_that_takes_longer_than_its_lease_is_run_once() {
         let worker = patient(&servers).bindings(&tenant);
         worker
             .setting("WORKER__LEASE_TTL", "900ms")
+            .setting("REDIS__RESPONSE_TIMEOUT", "500ms")
             .setting("WORKER__ATTEMPTS", "1")
             .setting("NATS__ACK_WAIT", "3s")
     };

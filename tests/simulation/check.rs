@@ -56,7 +56,7 @@ impl<'a> Findings<'a> {
     fn everything_came_to_rest(&mut self) {
         let unsettled = self.outcome.net.unsettled();
         self.expect(self.outcome.at_rest && unsettled == 0, || {
-            format!("{unsettled} messages are never settled")
+            format!("{unsettled} messages are never settled, or dead letters never mended")
         });
         let store = &self.outcome.store;
         let leased = |entry: &&std::sync::Arc<Entry>| {
@@ -150,6 +150,7 @@ impl<'a> Findings<'a> {
                     (Kind::Broken, "node_input_invalid")
                     | (Kind::Unreadable, "unreadable_body") => true,
                     (Kind::Plain | Kind::Broken | Kind::Poison, "attempts_exhausted") => exhausted,
+                    (Kind::Plain, "component_trap") => claims >= ATTEMPTS,
                     (Kind::Plain | Kind::Poison, "wait_limit") => {
                         self.outcome.store.was_refused(&sent.tenant, &key)
                     }

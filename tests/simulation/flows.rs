@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use greentic_types::pack_manifest::PackFlowEntry;
 use greentic_worker::flow::{Inventory, Limits, Program};
-use greentic_worker::model::{FlowId, Grants, PackId, TenantId};
+use greentic_worker::model::{ComponentDigest, Declared, FlowId, Grants, PackId, TenantId};
 use greentic_worker::registry::{BoundPack, Live, Registry};
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,8 @@ pub const TENANTS: [&str; 2] = ["north", "south"];
 
 /// The flows. `main` waits twice, and again for as long as it is told `again`; each of its turns reads what the user's
 /// conversations have said so far and adds to it, under one key that is known beforehand and one that the message names.
-/// `side` does so once, and waits for an answer that it only repeats. `echo` touches nothing, and `broken` fails.
+/// `side` does so once, and waits for an answer that it only repeats. `echo` touches nothing, `call` asks the backend, and `broken`
+/// fails.
 fn flows() -> Vec<PackFlowEntry> {
     let remember = |part: &str, then: &str| {
         let named = json!("{{in.metadata.slot}}");
@@ -76,14 +77,23 @@ fn flows() -> Vec<PackFlowEntry> {
     let text = "was {{in.text}}; began {{entry.input.text}}";
     side.push(last("e_say", "emit.response", json!({ "text": text })));
     let echo = last("f", "emit.response", json!({"text": "echo {{in.text}}"}));
+    let text = "called by {{in.text}}";
+    let call = vec![
+        ("h_call".to_owned(), BACKEND, json!({}), to("h_say")),
+        last("h_say", "emit.response", json!({ "text": text })),
+    ];
     let broken = last("g", "state.get", json!({"key": "{{in.nothing}}"}));
     vec![
         flow("main", main),
         flow("side", side),
         flow("echo", vec![echo]),
+        flow("call", call),
         flow("broken", vec![broken]),
     ]
 }
+
+/// The component that stands for a backend outside.
+pub const BACKEND: &str = "backend";
 
 /// A node: its name, kind, mapping and routing.
 type Node = (String, &'static str, Value, Value);
@@ -101,7 +111,7 @@ fn flow(id: &str, nodes: Vec<Node>) -> PackFlowEntry {
     let node = |(id, kind, mapping, routing): Node| {
         let node = json!({
             "id": id,
-            "component": {"id": kind, "operation": null},
+            "component": {"id": kind, "operation": (kind == BACKEND).then_some("ask")},
             "input": {"mapping": mapping},
             "output": {"mapping": null},
             "routing": routing,
@@ -138,9 +148,12 @@ pub struct Registries {
 
 impl Registries {
     pub fn new() -> Self {
-        let (program, problems) =
-            Program::compile(&flows(), Inventory::default(), Limits::default())
-                .unwrap_or_else(|problems| panic!("the flows do not compile: {problems}"));
+        let inventory = Inventory {
+            components: [BACKEND.to_owned()].into(),
+            ..Inventory::default()
+        };
+        let (program, problems) = Program::compile(&flows(), inventory, Limits::default())
+            .unwrap_or_else(|problems| panic!("the flows do not compile: {problems}"));
         assert!(!problems.has_errors(), "{problems}");
         let program = Arc::new(program);
         Self {
@@ -158,9 +171,13 @@ pub fn version(number: usize) -> PackId {
 /// These versions for both tenants, of which one can be started.
 fn registry(program: &Arc<Program>, versions: &[usize], started: usize) -> Arc<Live> {
     let starts = |number: usize| {
-        let flows = ["main", "side", "echo", "broken"];
+        let flows = ["main", "side", "echo", "call", "broken"];
         let flows = flows.map(|flow| FlowId::new(flow).expect("a flow"));
         flows.into_iter().filter(move |_| number == started)
+    };
+    let reaches_out = &Declared {
+        http: true,
+        ..Declared::default()
     };
     let bound = TENANTS.iter().flat_map(|tenant| {
         versions.iter().map(move |number| BoundPack {
@@ -171,12 +188,13 @@ fn registry(program: &Arc<Program>, versions: &[usize], started: usize) -> Arc<L
             reference: None,
             program: Arc::clone(program),
             flows: starts(*number).collect(),
-            components: BTreeMap::new(),
+            components: [(BACKEND.to_owned(), ComponentDigest::of(b"backend"))].into(),
             grants: Arc::new(Grants {
                 pack: version(*number),
                 pack_name: "simulated".to_owned(),
                 env: BTreeMap::new(),
-                declared: BTreeMap::new(),
+                // So that a turn which calls it claims its conversation from the first delivery on.
+                declared: [(BACKEND.to_owned(), reaches_out.clone())].into(),
                 config: serde_json::Value::Null,
             }),
         })

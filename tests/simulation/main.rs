@@ -168,6 +168,7 @@ fn the_seeds_are_not_idle() {
         "messages sent twice",
         "messages under the id of another one",
         "dead letters replayed",
+        "calls of a backend that is down",
         "redeliveries",
         "turns begun that were applied",
         "turns begun on a busy conversation",

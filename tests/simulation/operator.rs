@@ -35,7 +35,7 @@ impl Operator {
         for (at, letter) in dead.iter().enumerate().skip(first) {
             let code = letter.header(header::ERROR_CODE);
             let name = letter.header(header::IDEMPOTENCY_KEY);
-            let is_mended = matches!(code, "id_reused" | "attempts_exhausted");
+            let is_mended = matches!(code, "id_reused" | "attempts_exhausted" | "component_trap");
             if name.starts_with("poison") || (first > 0 && !is_mended) {
                 continue;
             }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greentic_worker::adapters::compute::InlineCompute;
-use greentic_worker::adapters::memory::PlayedComponents;
+use greentic_worker::adapters::memory::{Act, PlayedComponents};
 use greentic_worker::model::{EnvId, TenantId};
-use greentic_worker::ports::{NewId, Publisher, TurnStore};
+use greentic_worker::ports::{ComponentError, ComponentOutput, NewId, Publisher, TurnStore};
 use greentic_worker::registry::Live;
 use greentic_worker::telemetry::{Health, Metrics};
 use greentic_worker::turn::{self, AwaitedPacks, Outage, RetryPolicy, Turns};
@@ -214,6 +214,7 @@ impl Workplace {
             clock,
             Arc::new(SimIds(Arc::clone(&world))),
         );
+        turns.components = Arc::new(backend(&world));
         turns.config.bounds.quotas.waits_per_user = world.plan.waits_per_user;
         let tenants = TENANTS.map(|tenant| (TenantId::new(tenant).expect("a tenant"), 8));
         let config = worker::Config {
@@ -230,7 +231,33 @@ impl Workplace {
     }
 }
 
-/// The turns, on any ports.
+/// What stands for the components: a backend that is mostly down for as long as there are faults.
+fn backend(world: &Arc<World>) -> PlayedComponents {
+    let world = Arc::clone(world);
+    PlayedComponents::new(move |call, _| {
+        let is_down = world.chance(900);
+        world.count(match is_down {
+            true => "calls of a backend that is down",
+            false => "calls of a backend",
+        });
+        match is_down {
+            true => Act::Fail(ComponentError::Trap {
+                component: call.invocation.component.clone(),
+                reason: "the backend is down".to_owned(),
+            }),
+            false => answered(),
+        }
+    })
+}
+
+fn answered() -> Act {
+    Act::Done(ComponentOutput {
+        value: serde_json::json!({}),
+        state: Vec::new(),
+    })
+}
+
+/// The turns, on any ports, with a backend that is there.
 pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
     store: Arc<S>,
     publisher: P,
@@ -242,7 +269,7 @@ pub fn turns<S: TurnStore, P: Publisher, C: greentic_worker::ports::Clock>(
         store,
         publisher: Arc::new(publisher),
         registry: Arc::clone(registry),
-        components: Arc::new(PlayedComponents::none()),
+        components: Arc::new(PlayedComponents::new(|_, _| answered())),
         compute: Arc::new(InlineCompute),
         clock,
         ids,

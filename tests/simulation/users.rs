@@ -114,6 +114,7 @@ impl Talk {
         let flow = match kind {
             Kind::Broken => Some("broken"),
             Kind::Poison => Some("main"),
+            Kind::Plain if world.odds(world.plan.calls) => Some("call"),
             Kind::Plain | Kind::Unreadable if world.odds(800) => None,
             Kind::Plain | Kind::Unreadable => {
                 Some(["side", "side", "main", "echo"][world.pick(0..4)])

@@ -72,6 +72,8 @@ pub struct Plan {
     pub broken: u32,
     /// A provider gives a message the id of another one.
     pub reuse: u32,
+    /// A message calls the backend, which is mostly down for as long as there are faults.
+    pub calls: u32,
     /// Open waits that a user may have.
     pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
@@ -114,6 +116,7 @@ impl Plan {
             refused: None,
             reuse: 0,
             roll_out: false,
+            calls: 0,
             waits_per_user: Quotas::default().waits_per_user,
         }
     }
@@ -166,6 +169,7 @@ impl Plan {
             refused: None,
             reuse: 0,
             roll_out: false,
+            calls: 0,
             waits_per_user: self.waits_per_user,
         };
     }
@@ -190,6 +194,9 @@ impl World {
         }
         if seed % 16 == 6 {
             plan.roll_out();
+        }
+        if seed % 16 == 8 && !plan.calm {
+            plan.calls = 300;
         }
         if seed % 8 == 7 {
             // Fewer than users open.

@@ -76,7 +76,8 @@ async fn counts(link: &Link) -> Result<HashMap<String, u64>, Fault> {
     let method = format!("STREAM.INFO.{}", link.names.stream(stream));
     let mut counts = HashMap::new();
     loop {
-        let order = json!({ "subjects_filter": link.names.subjects(stream), "offset": counts.len() });
+        let order =
+            json!({ "subjects_filter": link.names.subjects(stream), "offset": counts.len() });
         let info: Info = link.api(&method, &order).await?;
         let page = info.state.subjects.unwrap_or_default();
         let is_last = page.is_empty() || counts.len() + page.len() >= info.total;

@@ -4,12 +4,10 @@
 //! dead letter's code.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{
-    EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, text,
-};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,6 +21,7 @@ use super::components::ComponentMetrics;
 use super::compute::ComputeMetrics;
 use super::exposition::{Exposition, in_prometheus_text};
 use super::health::{Health, Refused};
+use super::labels::{KnownLabels, Reload};
 use super::limits::{LimitMetrics, Limits};
 use super::process;
 use super::tenant::{DeadLetter, Outcome, PullAge, TenantMetrics};
@@ -57,18 +56,6 @@ pub struct Metrics {
     labels: KnownLabels,
 }
 
-/// Label values that are known before anything is counted under them. Each tenant's counters have them from when it is bound,
-/// with zero: the first increase of a counter that was not there before is one that nobody sees.
-#[derive(Clone, Debug, Default)]
-pub struct KnownLabels {
-    /// The codes of dead letters.
-    pub codes: Vec<&'static str>,
-    /// What of a tenant can be refused.
-    pub parts: Vec<&'static str>,
-    /// The reasons of refusals.
-    pub reasons: Vec<&'static str>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedPart {
     tenant: Arc<str>,
@@ -90,30 +77,6 @@ struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reloaded {
     outcome: Reload,
-}
-
-/// How an attempt to load changed bindings ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reload {
-    /// They are in force.
-    Applied,
-    /// They are in force, without packs that are not in order.
-    Partial,
-    /// Something is wrong with them.
-    Refused,
-    /// A server that is needed for it is away.
-    Unavailable,
-}
-
-impl EncodeLabelValue for Reload {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        encoder.write_str(match self {
-            Self::Applied => "applied",
-            Self::Partial => "partial",
-            Self::Refused => "refused",
-            Self::Unavailable => "unavailable",
-        })
-    }
 }
 
 #[derive(Debug)]

@@ -144,7 +144,7 @@ pub fn claim<'s>(
     for slot in begin.state {
         call.arg(keys.state(slot));
     }
-    call.arg(&of_user)
+    call.arg(of_user)
         .arg(lease.token)
         .arg(millis(ttl))
         .arg(millis(dedupe_window))

@@ -164,7 +164,7 @@ pub fn registry() -> Arc<Live> {
             pack_name: "simulated".to_owned(),
             env: BTreeMap::new(),
             // So that a turn which calls it claims its conversation from the first delivery on.
-            declared: [(BACKEND.to_owned(), reaches_out.clone())].into(),
+            declared: [(BACKEND.to_owned(), reaches_out)].into(),
             config: serde_json::Value::Null,
         }),
     });

@@ -1,12 +1,16 @@
 //! Identifiers. Tenant, team, user, flow and node ids are greentic-types' own, which admit ASCII letters, digits,
 //! `.`, `_` and `-` only; the pack id is the digest of the archive.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 pub use greentic_types::{EnvId, FlowId, NodeId, TeamId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::header_text;
 
 /// The identity of a pack: the SHA-256 of its archive's bytes. People and gtbinds see `sha256:<hex>`; what is stored
 /// through greentic-types, whose ids admit no colon, is `sha256-<hex>` (see [`PackId::stored`]).
@@ -114,7 +118,11 @@ pub struct FlowKey {
 
 /// The name under which a tenant's activity is applied at most once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdempotencyKey(String);
+pub struct IdempotencyKey {
+    text: String,
+    /// What the provider sent, where the key is a digest of it.
+    original: Option<Arc<str>>,
+}
 
 impl IdempotencyKey {
     /// The longest key taken as it is, in bytes; what is longer is replaced by its digest, so that keys in Redis stay
@@ -126,21 +134,37 @@ impl IdempotencyKey {
     pub fn new(raw: &str) -> Self {
         let plain = raw.len() <= Self::MAX_LEN && raw.bytes().all(|b| b.is_ascii_graphic());
         if plain && !is_digest_form(raw, "key-") {
-            Self(raw.to_owned())
+            Self {
+                text: raw.to_owned(),
+                original: None,
+            }
         } else {
-            Self(digest_form(raw, "key-"))
+            Self {
+                text: digest_form(raw, "key-"),
+                original: Some(raw.into()),
+            }
         }
     }
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What the provider sent.
+    pub fn original(&self) -> &str {
+        self.original.as_deref().unwrap_or(&self.text)
+    }
+
+    /// What the provider sent, as a header carries it: see [`header_text`]. The key itself where it is too long for one.
+    pub fn header_value(&self) -> Cow<'_, str> {
+        header_text(self.original()).unwrap_or(Cow::Borrowed(&self.text))
     }
 }
 
 impl fmt::Display for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -214,5 +238,22 @@ mod tests {
         assert!(long.as_str().len() < 80);
         assert_ne!(IdempotencyKey::new(long.as_str()), long);
         assert_ne!(IdempotencyKey::new("a\nb"), IdempotencyKey::new("a b"));
+    }
+
+    #[test]
+    fn an_idempotency_key_knows_what_the_provider_sent() {
+        let long = "x".repeat(200);
+        for (sent, header) in [
+            ("m-1", "m-1"),
+            ("50%", "50%25"),
+            ("a b", "a b"),
+            (long.as_str(), long.as_str()),
+        ] {
+            let key = IdempotencyKey::new(sent);
+            assert_eq!((key.original(), &*key.header_value()), (sent, header));
+        }
+        let endless = IdempotencyKey::new(&"x".repeat(5_000));
+        assert_eq!(endless.original().len(), 5_000);
+        assert_eq!(endless.header_value(), endless.as_str());
     }
 }

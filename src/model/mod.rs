@@ -7,6 +7,7 @@ mod cut;
 mod decode;
 mod depth;
 mod hashed_scope;
+mod header_text;
 mod ids;
 mod inbound;
 mod log_budget;
@@ -27,6 +28,7 @@ pub use cut::{cut, is_cut};
 pub use decode::{DecodeError, decode, id_in_body, key_from_headers};
 pub use depth::{MAX_BODY_DEPTH, MAX_DEPTH, is_too_deep, too_deep_at};
 pub use hashed_scope::HashedScope;
+pub use header_text::header_text;
 pub use ids::{
     EnvId, FlowId, FlowKey, IdempotencyKey, InvalidPackId, NodeId, PackId, TeamId, TenantId,
     UserId, storage_user_id,

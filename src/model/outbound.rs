@@ -16,7 +16,7 @@ pub mod header {
     pub const CORRELATION_ID: &str = "Greentic-Correlation-Id";
     /// Out: `true` on the message that the flow then waits on.
     pub const EXPECTS_REPLY: &str = "Greentic-Expects-Reply";
-    /// Out: the idempotency key of the activity that caused the message.
+    /// Out: the idempotency key of the activity that caused the message, as its provider sent it; see [`super::header_text`].
     pub const IN_REPLY_TO: &str = "Greentic-In-Reply-To";
     /// In: start a flow of this pack. Out: whose pack spoke.
     pub const PACK_ID: &str = "Greentic-Pack-Id";
@@ -92,7 +92,7 @@ impl Outbound {
     ) -> Headers {
         let mut headers = Headers::with_capacity(10);
         headers.push(header::MSG_ID, Self::msg_id(tenant, key, n));
-        headers.push(header::IN_REPLY_TO, key.as_str());
+        headers.push(header::IN_REPLY_TO, key.header_value());
         headers.push(header::TENANT, tenant.as_str());
         headers.push(header::ENV, env.as_str());
         headers.push(header::PACK_ID, self.headers.pack.to_string());

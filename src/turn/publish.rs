@@ -1,11 +1,15 @@
 //! The replies of a turn as messages, and the part of a turn after COMMIT: publish the replies that it stored, and note that
 //! they are out.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{Attempt, Part, TurnError};
 use crate::model::{Activity, Headers, Outbound};
-use crate::ports::{AppliedRecord, Destination, Publisher, StoreError, TransportError, TurnStore};
+use crate::ports::{
+    AppliedRecord, Destination, Publisher, Refusal, StoreError, TransportError, TurnStore,
+};
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// The messages that an outbox is published as.
@@ -46,51 +50,64 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         Ok(())
     }
 
-    /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
+    /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out. A reply
+    /// that does not fit holds up none of those after it, whatever becomes of its dead letter; one that is refused holds up all of
+    /// them.
     pub(super) async fn publish(
         &mut self,
         outbox: &[Outbound],
         messages: Vec<(Headers, Bytes)>,
     ) -> Result<(), TurnError> {
-        let tenant = &self.activity.tenant;
         let any = !messages.is_empty();
-        for (at, (headers, body)) in messages.into_iter().enumerate() {
-            let publisher = &self.turns.publisher;
-            let sent = self
-                .turns
-                .outage
-                .ride_out(tenant, Part::Outbound, || {
-                    publisher.publish(Destination::Outbound(tenant), &headers, body.clone())
-                })
-                .await;
-            let given_up = match sent {
-                Ok(()) => {
-                    self.replies += 1;
-                    self.step(|steps| steps.replied(at, &body));
-                    continue;
-                }
-                Err(TransportError::TooLarge(reason)) => {
-                    let n = outbox
-                        .get(at)
-                        .and_then(|reply| reply.position)
-                        .unwrap_or(at);
-                    Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await
-                }
-                Err(TransportError::Refused(refusal)) => Err(refusal),
-                Err(TransportError::Unavailable(_)) => continue,
+        let mut held: Option<(Refusal, Vec<usize>)> = None;
+        for (at, message) in messages.into_iter().enumerate() {
+            let Err((refusal, those)) = self.publish_reply(outbox, at, message).await else {
+                continue;
             };
-            match given_up {
-                Ok(()) => self.undelivered += 1,
-                Err(refusal) => {
-                    Box::pin(self.note_published_until(outbox, at)).await;
-                    return Err(refusal.into());
-                }
+            let last = those.end;
+            let (_, left) = held.get_or_insert_with(|| (refusal, Vec::new()));
+            left.extend(those);
+            if last == outbox.len() {
+                break;
             }
+        }
+        if let Some((refusal, left)) = held {
+            Box::pin(self.note_published_but(outbox, &left)).await;
+            return Err(refusal.into());
         }
         if any {
             self.note_published().await?;
         }
         Ok(())
+    }
+
+    /// Publishes one reply. What is refused comes back with the positions in the outbox of those that have to wait.
+    async fn publish_reply(
+        &mut self,
+        outbox: &[Outbound],
+        at: usize,
+        (headers, body): (Headers, Bytes),
+    ) -> Result<(), (Refusal, Range<usize>)> {
+        let (tenant, publisher) = (&self.activity.tenant, &self.turns.publisher);
+        let publish = || publisher.publish(Destination::Outbound(tenant), &headers, body.clone());
+        let outage = &self.turns.outage;
+        match outage.ride_out(tenant, Part::Outbound, publish).await {
+            Ok(()) => {
+                self.replies += 1;
+                self.step(|steps| steps.replied(at, &body));
+                Ok(())
+            }
+            Err(TransportError::TooLarge(reason)) => {
+                let n = position(outbox, at);
+                let given_up = Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await;
+                given_up.map_err(|refusal| (refusal, at..at + 1))?;
+                self.undelivered += 1;
+                Ok(())
+            }
+            Err(TransportError::Refused(refusal)) => Err((refusal, at..outbox.len())),
+            // It is ridden out.
+            Err(TransportError::Unavailable(_)) => Ok(()),
+        }
     }
 
     /// Notes that the replies are out, before the delivery is settled. A copy of the activity may come when the stream no
@@ -110,16 +127,17 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
         }
     }
 
-    /// Notes that the replies before this one are out, where the rest has to wait: the stream may have forgotten them by the time
-    /// the rest is published.
-    async fn note_published_until(&self, outbox: &[Outbound], at: usize) {
-        if at == 0 {
+    /// Notes which replies are left to publish, where some have to wait: the stream may have forgotten the others by the time these
+    /// are published.
+    async fn note_published_but(&self, outbox: &[Outbound], left: &[usize]) {
+        if left.len() == outbox.len() {
             return;
         }
-        let rest = outbox.iter().enumerate().skip(at);
-        let rest = rest.map(|(n, reply)| Outbound {
-            position: Some(reply.position.unwrap_or(n)),
-            ..reply.clone()
+        let rest = left.iter().filter_map(|at| {
+            Some(Outbound {
+                position: Some(position(outbox, *at)),
+                ..outbox.get(*at)?.clone()
+            })
         });
         let rest: Vec<Outbound> = rest.collect();
         let (store, tenant) = (&self.turns.store, &self.activity.tenant);
@@ -128,4 +146,10 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             tracing::error!(error = %error, "replies that are out are published again with those that are not");
         }
     }
+}
+
+/// The position of a reply among all replies to its activity.
+fn position(outbox: &[Outbound], at: usize) -> usize {
+    let noted = outbox.get(at).and_then(|reply| reply.position);
+    noted.unwrap_or(at)
 }

@@ -56,7 +56,7 @@ impl Origin<'_> {
         reply: Reply,
         correlation: Option<&str>,
     ) -> Result<Outbound, serde_json::Error> {
-        let id = format!("{}:{n}", self.activity.key);
+        let id = format!("{}:{n}", self.activity.key.original());
         let content = Content::of(reply.payload);
         let envelope = Envelope::new(self.activity, id, content, correlation);
         Ok(Outbound {
@@ -76,11 +76,11 @@ impl Origin<'_> {
 pub fn apology(activity: &Activity, text: &str) -> Result<(Headers, Bytes), serde_json::Error> {
     let mut headers = Headers::default();
     headers.push(header::MSG_ID, apology_id(&activity.tenant, &activity.key));
-    headers.push(header::IN_REPLY_TO, activity.key.as_str());
+    headers.push(header::IN_REPLY_TO, activity.key.header_value());
     headers.push(header::TENANT, activity.tenant.as_str());
     headers.push(header::ENV, activity.env.as_str());
     let content = Content::of(Value::String(text.to_owned()));
-    let id = format!("{}:apology", activity.key);
+    let id = format!("{}:apology", activity.key.original());
     let envelope = Envelope::new(activity, id, content, None);
     Ok((headers, serde_json::to_vec(&envelope)?.into()))
 }

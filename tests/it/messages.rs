@@ -13,17 +13,63 @@ async fn the_same_activity_sent_twice_is_one() {
     let _worker = WorkerProcess::start(&servers, &tenant).await;
     let mut provider = Provider::connect(&servers, &tenant).await;
 
-    provider.send(&Message::new("c1", "hi").id("m1")).await;
+    let (hi, ada) = (
+        Message::new("c1", "hi").id("m1"),
+        Message::new("c1", "Ada").id("m2"),
+    );
+    provider.send(&hi).await;
     provider.expect_reply().await;
-    provider.send(&Message::new("c1", "Ada").id("m2")).await;
+    provider.send(&ada).await;
     let greeting = provider.expect_reply().await;
     assert_eq!(greeting.in_reply_to(), Some("m2"));
-    for id in ["m1", "m2", "m2"] {
-        provider.send(&Message::new("c1", "Mallory").id(id)).await;
+    for copy in [&hi, &ada, &ada] {
+        provider.send(copy).await;
     }
     // What comes next answers what comes next: the copies brought nothing.
     provider.send(&Message::new("c2", "hi").id("m3")).await;
     assert_eq!(provider.expect_reply().await.in_reply_to(), Some("m3"));
+    assert_eq!(provider.published().await, (3, 0));
+}
+
+#[tokio::test]
+async fn a_reply_names_its_activity_as_the_provider_did() {
+    let servers = Servers::shared().await;
+    let tenant = fresh_tenant().binds("hello-pack", &["main"]);
+    let _worker = WorkerProcess::start(&servers, &tenant).await;
+    let mut provider = Provider::connect(&servers, &tenant).await;
+    let (long, endless) = ("x".repeat(300), "y".repeat(5_000));
+    let cases = [
+        ("plain-1", "plain-1"),
+        ("50%", "50%25"),
+        ("a b", "a b"),
+        (
+            " Grüße: <1@müller.example> ",
+            "%20Gr%C3%BC%C3%9Fe: <1@m%C3%BCller.example>%20",
+        ),
+        ("two\r\nlines", "two%0D%0Alines"),
+        (long.as_str(), long.as_str()),
+    ];
+    for (n, (id, header)) in cases.into_iter().enumerate() {
+        provider
+            .send(&Message::new(&format!("c{n}"), "hi").id(id))
+            .await;
+        let reply = provider.expect_reply().await;
+        assert_eq!(reply.in_reply_to(), Some(header));
+        assert_eq!(reply.body["id"], format!("{id}:0"));
+    }
+    provider.send(&Message::new("c", "hi").id(&endless)).await;
+    let reply = provider.expect_reply().await;
+    let header = reply.in_reply_to().unwrap();
+    assert!(header.starts_with("key-") && header.len() == 68, "{header}");
+    assert_eq!(reply.body["id"], format!("{endless}:0"));
+    // A header names the activity, and the body is the flow's own affair.
+    let named = Message::new("h", "hi")
+        .id("body")
+        .header(header::IDEMPOTENCY_KEY, "in the header");
+    provider.send(&named).await;
+    let reply = provider.expect_reply().await;
+    assert_eq!(reply.in_reply_to(), Some("in the header"));
+    assert_eq!(reply.body["id"], "in the header:0");
 }
 
 #[tokio::test]

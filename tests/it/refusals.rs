@@ -447,6 +447,39 @@ async fn a_reply_over_the_streams_limit_is_known_before_commit_or_becomes_a_dead
     provider.settled().await;
 }
 
+/// Neither does its dead letter, where that is refused.
+#[tokio::test]
+async fn a_reply_that_does_not_fit_holds_up_none_of_those_after_it() {
+    let mut site = Site::start_with(&denying(&[])).await;
+    site.neighbour = None;
+    let worker = site.worker().start().await;
+    let subject = format!("deadletter.{}", site.refused.id);
+    site.nats.reconfigure(&denying(&[&subject]));
+    let mut provider = site.provider().await.patient(DEADLINE);
+    let admin = site.admin().await;
+    let mut stream = admin.get_stream("GREENTIC_OUTBOUND").await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    config.max_message_size = 2_000;
+    looked_at(&site).await;
+    admin.update_stream(config).await.unwrap();
+    let text = "x".repeat(600);
+    provider.send(&say("thrice", &text, 1)).await;
+    provider.expect_text(&format!("1 {text}")).await;
+    provider.expect_text(&format!("3 {text}")).await;
+    named(&worker, &site.refused, "deadletter", "permission").await;
+    assert_eq!(provider.unsettled().await, 1);
+    site.nats.reconfigure(&denying(&[]));
+    let dead = provider.expect_dead().await;
+    assert_eq!(dead.code(), "reply_undeliverable", "{}", dead.reason());
+    let body: Value = serde_json::from_slice(&dead.body).unwrap();
+    assert_eq!(body["text"], format!("2 {text}{text}{text}"));
+    assert!(body["id"].as_str().unwrap().ends_with(":1"), "{body}");
+    provider.settled().await;
+    assert_eq!(provider.published().await, (2, 1));
+    let replies = "greentic_worker_replies_total";
+    worker.expect_metric(replies, &site.refused.id, 2.0).await;
+}
+
 #[tokio::test]
 async fn dead_letters_of_a_stream_that_begins_anew_are_kept() {
     let mut site = Site::start_with(&denying(&[])).await;

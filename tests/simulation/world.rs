@@ -131,6 +131,7 @@ impl Plan {
             slow: 0,
             stall: 0,
             poison: 0,
+            calls: 0,
             refused: Some(match self.conversations % 2 {
                 0 => Refused::Everything,
                 _ => Refused::LaterReplies,

@@ -163,10 +163,11 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
             Err(error) => {
-                match &error {
+                if matches!(error, TurnError::WaitPackGone { .. }) {
                     // Nothing has run that could be to blame.
-                    TurnError::WaitPackGone { .. } => attempt.withdraw().await,
-                    _ => attempt.give_up_lease().await,
+                    attempt.withdraw().await;
+                } else {
+                    attempt.give_up_lease().await;
                 }
                 let (code, number) = (error.code(), attempt.number);
                 let disposition = self.config.retry.decide(error, number);

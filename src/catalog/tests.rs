@@ -51,6 +51,11 @@ impl Site {
 
     fn load(&self, default: Option<&str>) -> Result<Loaded, Problems> {
         let default = default.map(|text| ("t".parse().unwrap(), text.parse().unwrap()));
+        let defaults = default.into_iter().collect();
+        self.open(&defaults).all(&defaults)
+    }
+
+    fn open(&self, defaults: &BTreeMap<TenantId, DefaultFlow>) -> Opening {
         let bindings = read(&[self.dir.path().join("bindings")]);
         let sources = Sources {
             resolver: &Resolver::new(self.dir.path().join("store")),
@@ -63,9 +68,9 @@ impl Site {
                 ..EnvPolicy::default()
             },
             environment: &BTreeMap::from([("A".to_owned(), "1".to_owned())]),
-            defaults: &default.into_iter().collect(),
+            defaults,
         };
-        load(&sources, bindings)
+        open(&sources, bindings)
     }
 
     /// What is wrong, as `file: place: message` with the file's name only.
@@ -183,6 +188,32 @@ fn all_problems_of_all_files_are_reported_at_once() {
         );
     }
     assert_eq!(found.len(), 8, "{found:#?}");
+}
+
+#[test]
+fn a_pack_that_is_broken_is_the_trouble_of_each_tenant_that_binds_it() {
+    let site = Site::new();
+    let broken = site.pack("broken", "no.such: {}");
+    let absent = PackId::of_archive(b"absent");
+    for tenant in ["t", "u"] {
+        site.bind(tenant, "broken", broken, "");
+        site.bind(tenant, "absent", absent, "");
+    }
+    let opening = site.open(&BTreeMap::new());
+    let found = opening.candidates.iter().map(|candidate| {
+        let problems: Vec<_> = candidate.problems.iter().map(shown).collect();
+        (candidate.tenant.to_string(), problems.join(", "))
+    });
+    for (tenant, problems) in found {
+        let own = format!("{tenant}-absent.gtbind: line 3, pack_ref: the pack store has no ");
+        let shared = "broken-1.0.0.gtpack: flow main, node hi: ";
+        assert!(
+            problems.starts_with(&own) || problems.starts_with(shared),
+            "{tenant}: {problems}"
+        );
+    }
+    // What is wrong with the pack itself is told once.
+    assert_eq!(opening.all(&BTreeMap::new()).unwrap_err().iter().count(), 3);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod envelope;
 mod failure;
 mod flow_log;
 mod invoke;
+mod late;
 mod outage;
 mod parked;
 mod play;
@@ -131,19 +132,22 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 
     /// Runs the turn of an activity that was delivered for the `delivered`th time. The span learns what runs.
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
-        self.run_within(activity, delivered, span, None).await
+        self.run_within(activity, (delivered, None), span, None)
+            .await
     }
 
-    /// The same, with what it holds in memory counted there.
+    /// The same of a message that the stream stored at this time, in nanoseconds since 1970, with what it holds in memory
+    /// counted there.
     pub async fn run_within(
         &self,
         activity: &Activity,
-        delivered: u64,
+        (delivered, stored): (u64, Option<u64>),
         span: &TurnSpan,
         memory: Option<&MemoryCharge>,
     ) -> Ended {
         let mut attempt = Attempt::new(self, activity, delivered, span);
         attempt.memory = memory;
+        attempt.stored = stored;
         match attempt.run().await {
             Ok(applied) => attempt.ended(Disposition::Ack, applied),
             Err(TurnError::Refused(_)) => Box::pin(attempt.refused()).await,
@@ -184,6 +188,8 @@ struct Attempt<'a, S, P> {
     span: &'a TurnSpan,
     /// Counts what it holds in memory.
     memory: Option<&'a MemoryCharge>,
+    /// When the stream stored the message, in nanoseconds since 1970.
+    stored: Option<u64>,
     /// Names this attempt as the holder of the lease, once it wants one.
     token: OnceLock<String>,
     exclusive: bool,
@@ -226,6 +232,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             activity,
             span,
             memory: None,
+            stored: None,
             token: OnceLock::new(),
             exclusive: redelivered || reaches_out,
             redelivered,
@@ -291,7 +298,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     continue;
                 }
                 Begun::Applied(outbox) => {
-                    self.publish(&outbox, self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox), None).await?;
                     return Ok(None);
                 }
             };
@@ -310,6 +317,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
             self.turns.config.bounds.check_commit(&played)?;
+            let before_commit = self.turns.clock.uptime();
             match self.commit(&opening, &played).await? {
                 Committed::Done { tenant_state_bytes } => {
                     let applied = Applied {
@@ -317,7 +325,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                         ..played.applied()
                     };
                     self.applied = Some(applied);
-                    self.publish(&played.outbox, messages).await?;
+                    self.publish(&played.outbox, messages, Some(before_commit))
+                        .await?;
                     return Ok(self.applied);
                 }
                 Committed::Refused(refused) => {
@@ -325,7 +334,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     return Err(bounds.failure(tenant, refused));
                 }
                 Committed::AlreadyApplied(outbox) => {
-                    self.publish(&outbox, self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox), None).await?;
                     return Ok(None);
                 }
                 Committed::Conflict => {

@@ -1,11 +1,48 @@
 //! The replies of a turn as messages, and the part of a turn after COMMIT: publish the replies that it stored, and note that
 //! they are out.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
+use super::late::{MOST_LOOKS, Missing};
 use super::{Attempt, Part, TurnError};
 use crate::model::{Activity, Headers, Outbound};
 use crate::ports::{Destination, Publisher, TransportError, TurnStore};
+
+/// Which replies are to be published, and until when without another look.
+struct Due {
+    until: Duration,
+    /// Those that the last look has not found; all of them before the first one.
+    missing: Option<Vec<usize>>,
+    /// How often it was looked since a reply was published last.
+    looks: u32,
+}
+
+impl Due {
+    fn until(until: Duration) -> Self {
+        Self {
+            until,
+            missing: None,
+            looks: 0,
+        }
+    }
+
+    fn found(&mut self, found: Missing) {
+        self.looks += 1;
+        self.missing = Some(found.positions);
+        self.until = match self.looks {
+            MOST_LOOKS.. => Duration::MAX,
+            _ => found.until,
+        };
+    }
+}
+
+/// The position of a reply among those to its activity.
+fn position(outbox: &[Outbound], at: usize) -> usize {
+    let reply = outbox.get(at);
+    reply.and_then(|reply| reply.position).unwrap_or(at)
+}
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// The messages that an outbox is published as.
@@ -38,32 +75,29 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     }
 
     /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out.
+    /// `before_commit` is the uptime before that COMMIT, where it was this attempt's own.
     pub(super) async fn publish(
         &mut self,
         outbox: &[Outbound],
         messages: Vec<(Headers, Bytes)>,
+        before_commit: Option<Duration>,
     ) -> Result<(), TurnError> {
-        let tenant = &self.activity.tenant;
         let any = !messages.is_empty();
+        let mut due = match any {
+            true => Due::until(self.in_time_until(before_commit)),
+            false => Due::until(Duration::MAX),
+        };
         for (at, (headers, body)) in messages.into_iter().enumerate() {
-            let publisher = &self.turns.publisher;
-            let sent = self
-                .turns
-                .outage
-                .ride_out(tenant, Part::Outbound, || {
-                    publisher.publish(Destination::Outbound(tenant), &headers, body.clone())
-                })
-                .await;
-            let given_up = match sent {
-                Ok(()) => {
+            let sent = self.publish_due(outbox, at, (&headers, &body), &mut due);
+            let given_up = match sent.await? {
+                Ok(false) => continue,
+                Ok(true) => {
                     self.replies += 1;
+                    due.looks = 0;
                     continue;
                 }
                 Err(TransportError::TooLarge(reason)) => {
-                    let n = outbox
-                        .get(at)
-                        .and_then(|reply| reply.position)
-                        .unwrap_or(at);
+                    let n = position(outbox, at);
                     Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await
                 }
                 Err(TransportError::Refused(refusal)) => Err(refusal),
@@ -81,6 +115,36 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             self.note_published().await;
         }
         Ok(())
+    }
+
+    /// Publishes one reply, unless a look finds that it is out already; returns whether it did.
+    async fn publish_due(
+        &self,
+        outbox: &[Outbound],
+        at: usize,
+        (headers, body): (&Headers, &Bytes),
+        due: &mut Due,
+    ) -> Result<Result<bool, TransportError>, TurnError> {
+        let (turns, tenant) = (self.turns, &self.activity.tenant);
+        let to = Destination::Outbound(tenant);
+        loop {
+            let missing = due.missing.as_ref();
+            if missing.is_some_and(|missing| !missing.contains(&position(outbox, at))) {
+                return Ok(Ok(false));
+            }
+            let until = due.until;
+            let in_time = || until == Duration::MAX || turns.clock.uptime() < until;
+            let publish = || {
+                let publisher = &turns.publisher;
+                publisher.publish_in_time(to, headers, body.clone(), &in_time)
+            };
+            let sent = turns.outage.ride_out(tenant, Part::Outbound, publish).await;
+            if !matches!(sent, Ok(false)) {
+                return Ok(sent);
+            }
+            let found = Box::pin(self.look_for_replies(outbox)).await?;
+            due.found(found);
+        }
     }
 
     /// Notes that the replies are out, before the delivery is settled. A copy of the activity may come when the stream no

@@ -124,7 +124,7 @@ where
             let memory = Some(waiting.memory);
             let ended = self
                 .turns
-                .run_within(activity, delivered, span, memory)
+                .run_within(activity, (delivered, delivery.stored()), span, memory)
                 .await;
             if !matches!(ended.disposition, Disposition::RetryAfter(_)) {
                 outage.unmet(tenant, sequence);

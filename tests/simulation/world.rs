@@ -20,6 +20,8 @@ pub const LEASE: Duration = Duration::from_secs(3);
 pub const PATIENCE: Duration = Duration::from_millis(1_000);
 /// How long a stream recognises a message that is published again.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+/// The window of runs in which everybody is held up for longer. A request is under way for less than half of it.
+pub const SHORT_WINDOW: Duration = Duration::from_secs(20);
 /// How long an applied activity is remembered.
 pub const DEDUPE_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// How often a message is tried.
@@ -40,6 +42,8 @@ pub struct World {
     /// The longest that a tenant that is refused nothing has waited for an answer.
     slowest: Mutex<Duration>,
     ids: AtomicU64,
+    /// The servers of the streams are away until then.
+    streams_away_until: Mutex<Instant>,
 }
 
 /// How often what happened.
@@ -74,6 +78,12 @@ pub struct Plan {
     pub waits_per_user: u32,
     /// What the server refuses to one of the tenants for as long as there are faults.
     pub refused: Option<Refused>,
+    /// How long the streams recognise a message that is published again.
+    pub window: Duration,
+    /// The longest that a worker stands still, in milliseconds.
+    pub longest_stall: u64,
+    /// The servers of the streams go away when they have stored a reply, for longer than the window, and its acknowledgement is lost.
+    pub outage: u32,
 }
 
 /// What is refused to the tenant that is refused something.
@@ -109,7 +119,23 @@ impl Plan {
             calm,
             refused: None,
             waits_per_user: Quotas::default().waits_per_user,
+            window: DUPLICATE_WINDOW,
+            longest_stall: 9_000,
+            outage: 0,
         }
+    }
+
+    /// Everybody is held up for longer than the streams recognise what is published again.
+    pub fn short_window(&mut self) {
+        *self = Self {
+            calm: false,
+            refused: None,
+            stall: self.stall.max(10),
+            window: SHORT_WINDOW,
+            longest_stall: 60_000,
+            outage: 4,
+            ..self.clone()
+        };
     }
 
     /// One of two tenants is refused something, and nothing else goes wrong.
@@ -148,12 +174,15 @@ impl Plan {
             broken: 0,
             refused: None,
             waits_per_user: self.waits_per_user,
+            window: self.window,
+            longest_stall: self.longest_stall,
+            outage: 0,
         };
     }
 
     /// Whether nothing costs a message an attempt but what it does itself, or what runs beside it.
     pub fn spares_the_innocent(&self) -> bool {
-        self.crash + self.stall + self.slow == 0
+        self.crash + self.stall + self.slow + self.outage == 0
     }
 }
 
@@ -165,6 +194,9 @@ impl World {
         let mut plan = Plan::draw(&mut rng);
         if seed % 16 == 12 {
             plan.refusal();
+        }
+        if seed % 16 == 4 {
+            plan.short_window();
         }
         if seed % 8 == 7 {
             // Fewer than users open.
@@ -180,7 +212,26 @@ impl World {
             tally: Mutex::default(),
             slowest: Mutex::default(),
             ids: AtomicU64::new(0),
+            streams_away_until: Mutex::new(Instant::now()),
         }
+    }
+
+    /// Whether the servers of the streams are away.
+    pub fn streams_are_away(&self) -> bool {
+        Instant::now() < *locked(&self.streams_away_until)
+    }
+
+    /// Has the servers of the streams go away, some time; whether they do now.
+    pub fn lose_streams(&self) -> bool {
+        if !self.chance(self.plan.outage) {
+            return false;
+        }
+        let (least, most) = (self.plan.window, self.plan.window * 3);
+        let time = self.millis(least.as_millis() as u64..most.as_millis() as u64);
+        self.note(format!("the servers of the streams are away for {time:?}"));
+        self.count("outages of the streams");
+        *locked(&self.streams_away_until) = Instant::now() + time;
+        true
     }
 
     /// From now on nothing goes wrong any more.

@@ -157,8 +157,9 @@ impl Fuse {
                 }
                 Effect::Stop => {
                     tracing::error!(?point, key, "told to stop here");
-                    let stopped = kill_process(getpid(), Signal::STOP);
-                    stopped.expect("a process may stop itself");
+                    if let Err(error) = kill_process(getpid(), Signal::STOP) {
+                        tracing::error!(%error, "cannot stop itself");
+                    }
                     // The signal may reach this thread after others.
                     std::thread::sleep(Duration::from_millis(100));
                 }

@@ -337,6 +337,40 @@ pub trait Publisher: Send + Sync + 'static {
         body: Bytes,
     ) -> impl Future<Output = Result<(), TransportError>> + Send;
 
+    /// The same for a message of which the stream recognises a copy for a limited time only. `in_time` is asked right before each
+    /// sending; a message that is too late is not sent. Returns whether it was.
+    fn publish_in_time(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+        in_time: &(dyn Fn() -> bool + Sync),
+    ) -> impl Future<Output = Result<bool, TransportError>> + Send {
+        async move {
+            match in_time() {
+                true => self.publish(to, headers, body).await.map(|()| true),
+                false => Ok(false),
+            }
+        }
+    }
+
+    /// For how long a copy of a message that is there is recognised by its `Nats-Msg-Id`; none where that does not end.
+    fn duplicate_window(&self, _to: Destination<'_>) -> Option<Duration> {
+        None
+    }
+
+    /// Returns which replies of a tenant, by their `Nats-Msg-Id`s, are there of those that were stored since then, as far as that
+    /// can be told.
+    fn held(
+        &self,
+        _tenant: &TenantId,
+        ids: &[&str],
+        _since: Option<OffsetDateTime>,
+    ) -> impl Future<Output = Result<Vec<bool>, TransportError>> + Send {
+        let none = vec![false; ids.len()];
+        async { Ok(none) }
+    }
+
     /// The largest message, headers included, in bytes, that can be published there, by the limits of the server and of the
     /// stream that are known now.
     fn max_message_bytes(&self, to: Destination<'_>) -> usize;
@@ -429,6 +463,12 @@ impl RefusalReason {
 pub trait Clock: Send + Sync + 'static {
     /// The time now, in UTC.
     fn now(&self) -> OffsetDateTime;
+
+    /// The time since some moment in the past. It goes on while the machine is suspended, and never goes back.
+    fn uptime(&self) -> Duration {
+        let since = self.now() - OffsetDateTime::UNIX_EPOCH;
+        since.unsigned_abs()
+    }
 }
 
 /// A source of ids that nobody used before.

@@ -13,6 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::ValueEnum;
 use futures_util::{Stream, StreamExt};
+use rustix::process::{Signal, getpid, kill_process};
+use time::OffsetDateTime;
 
 use crate::model::{
     Activity, Headers, InboundMessage, Outbound, TenantId, header, key_from_headers,
@@ -71,14 +73,23 @@ pub enum KillPoint {
     AfterForgetClaims,
 }
 
-/// When to die: `<point>[:<nth time>][:hang][:key=<beginning of the message's idempotency key>]`. With `hang` the thread
-/// that comes there goes no further, as one that computes for ever would, and the process lives.
+/// When to die: `<point>[:<nth time>][:hang|:stop][:key=<beginning of the message's idempotency key>]`. With `hang` the thread
+/// that comes there goes no further, as one that computes for ever would, and the process lives. With `stop` the process stands
+/// still until it gets SIGCONT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KillAt {
     point: KillPoint,
     nth: u32,
-    hang: bool,
+    effect: Effect,
     key: Option<String>,
+}
+
+/// What happens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Die,
+    Hang,
+    Stop,
 }
 
 impl FromStr for KillAt {
@@ -89,9 +100,10 @@ impl FromStr for KillAt {
             Some((text, key)) => (text, Some(key.to_owned())),
             None => (text, None),
         };
-        let (text, hang) = match text.strip_suffix(":hang") {
-            Some(text) => (text, true),
-            None => (text, false),
+        let (text, effect) = match text.rsplit_once(':') {
+            Some((text, "hang")) => (text, Effect::Hang),
+            Some((text, "stop")) => (text, Effect::Stop),
+            Some(_) | None => (text, Effect::Die),
         };
         let (point, nth) = text.split_once(':').unwrap_or((text, "1"));
         let nth = nth
@@ -100,7 +112,7 @@ impl FromStr for KillAt {
         Ok(Self {
             point: KillPoint::from_str(point, false)?,
             nth,
-            hang,
+            effect,
             key,
         })
     }
@@ -136,14 +148,26 @@ impl Fuse {
     /// Dies here, without any cleaning up, if this is the time.
     fn reach(&self, point: KillPoint, key: &str) {
         if self.at.is_met(point, key) && self.met.fetch_add(1, Relaxed) + 1 == self.at.nth {
-            if self.at.hang {
-                tracing::error!(?point, key, "told to hang here");
-                loop {
-                    std::thread::park();
+            match self.at.effect {
+                Effect::Die => {
+                    tracing::error!(?point, key, "told to die here");
+                    std::process::abort();
+                }
+                Effect::Hang => {
+                    tracing::error!(?point, key, "told to hang here");
+                    loop {
+                        std::thread::park();
+                    }
+                }
+                Effect::Stop => {
+                    tracing::error!(?point, key, "told to stop here");
+                    if let Err(error) = kill_process(getpid(), Signal::STOP) {
+                        tracing::error!(%error, "cannot stop itself");
+                    }
+                    // The signal may reach this thread after others.
+                    std::thread::sleep(Duration::from_millis(100));
                 }
             }
-            tracing::error!(?point, key, "told to die here");
-            std::process::abort();
         }
     }
 
@@ -255,6 +279,24 @@ impl<S: TurnStore> TurnStore for Mortal<S> {
     }
 }
 
+fn publish_points(
+    to: Destination<'_>,
+    headers: &Headers,
+    body: &Bytes,
+) -> ((KillPoint, KillPoint), String) {
+    let in_reply_to = || headers.get(header::IN_REPLY_TO).unwrap_or_default();
+    match to {
+        Destination::Outbound(_) => (
+            (KillPoint::BeforePublish, KillPoint::AfterPublish),
+            in_reply_to().to_owned(),
+        ),
+        Destination::DeadLetter(_) => (
+            (KillPoint::BeforeDeadLetter, KillPoint::AfterDeadLetter),
+            inbound_key(headers, body),
+        ),
+    }
+}
+
 impl<P: Publisher> Publisher for Mortal<P> {
     async fn publish(
         &self,
@@ -262,21 +304,34 @@ impl<P: Publisher> Publisher for Mortal<P> {
         headers: &Headers,
         body: Bytes,
     ) -> Result<(), TransportError> {
-        let (points, key) = match to {
-            Destination::Outbound(_) => (
-                (KillPoint::BeforePublish, KillPoint::AfterPublish),
-                headers
-                    .get(header::IN_REPLY_TO)
-                    .unwrap_or_default()
-                    .to_owned(),
-            ),
-            Destination::DeadLetter(_) => (
-                (KillPoint::BeforeDeadLetter, KillPoint::AfterDeadLetter),
-                inbound_key(headers, &body),
-            ),
-        };
+        let (points, key) = publish_points(to, headers, &body);
         let call = self.port.publish(to, headers, body);
         self.fuse.around(points, &key, call).await
+    }
+
+    async fn publish_in_time(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+        in_time: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, TransportError> {
+        let (points, key) = publish_points(to, headers, &body);
+        let call = self.port.publish_in_time(to, headers, body, in_time);
+        self.fuse.around(points, &key, call).await
+    }
+
+    fn duplicate_window(&self, to: Destination<'_>) -> Option<Duration> {
+        self.port.duplicate_window(to)
+    }
+
+    async fn held(
+        &self,
+        tenant: &TenantId,
+        ids: &[&str],
+        since: Option<OffsetDateTime>,
+    ) -> Result<Vec<bool>, TransportError> {
+        self.port.held(tenant, ids, since).await
     }
 
     fn max_message_bytes(&self, to: Destination<'_>) -> usize {
@@ -394,11 +449,15 @@ mod tests {
     #[track_caller]
     fn check(text: &str, point: KillPoint, nth: u32, key: Option<&str>) {
         let key = key.map(str::to_owned);
-        let hang = text.contains(":hang");
+        let effect = match text {
+            text if text.contains(":hang") => Effect::Hang,
+            text if text.contains(":stop") => Effect::Stop,
+            _ => Effect::Die,
+        };
         let expected = KillAt {
             point,
             nth,
-            hang,
+            effect,
             key,
         };
         assert_eq!(text.parse(), Ok(expected));
@@ -411,6 +470,7 @@ mod tests {
         check("before-ack:key=m", KillPoint::BeforeAck, 1, Some("m"));
         check("before-ack:3:key=a:b", KillPoint::BeforeAck, 3, Some("a:b"));
         check("before-commit:hang", KillPoint::BeforeCommit, 1, None);
+        check("before-publish:2:stop", KillPoint::BeforePublish, 2, None);
         check(
             "before-ack:3:hang:key=m",
             KillPoint::BeforeAck,

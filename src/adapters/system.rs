@@ -1,8 +1,10 @@
 //! The machine's clock and random ids, and what its system lets this process have.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -32,6 +34,17 @@ impl Clock for SystemClock {
     )]
     fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()
+    }
+
+    fn uptime(&self) -> Duration {
+        // Elsewhere the monotonic clock goes on in a suspended machine.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let clock = ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let clock = ClockId::Monotonic;
+        let uptime = clock_gettime(clock);
+        let seconds = u64::try_from(uptime.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(uptime.tv_nsec).unwrap_or_default())
     }
 }
 

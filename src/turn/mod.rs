@@ -15,6 +15,7 @@ mod envelope;
 mod failure;
 mod flow_log;
 mod invoke;
+mod late;
 mod lease;
 mod outage;
 mod parked;
@@ -148,6 +149,7 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     pub async fn run(&self, activity: &Activity, delivered: u64, span: &TurnSpan) -> Ended {
         let (lease, memory, metrics) = (&TurnLease::default(), None, None);
         let context = TurnContext {
+            stored: None,
             span,
             lease,
             memory,
@@ -203,6 +205,8 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
 /// What a turn has to do with besides its activity.
 #[derive(Clone, Copy)]
 pub struct TurnContext<'a> {
+    /// When the stream stored its message, in nanoseconds since 1970.
+    pub stored: Option<u64>,
     /// Learns what runs.
     pub span: &'a TurnSpan,
     /// The lease that it may take.
@@ -368,7 +372,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 }
                 Begun::Applied(record) => {
                     let outbox = self.outbox_of_copy(record)?;
-                    self.publish(&outbox, self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox), None).await?;
                     return Ok(None);
                 }
             };
@@ -388,6 +392,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             let messages = self.messages(&played.outbox);
             self.check_sizes(&messages)?;
             self.turns.config.bounds.check_commit(&played)?;
+            let before_commit = self.turns.clock.uptime();
             match self.commit(&opening, &played).await? {
                 Committed::Done { tenant_state_bytes } => {
                     let applied = Applied {
@@ -395,7 +400,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                         ..played.applied()
                     };
                     self.applied = Some(applied);
-                    self.publish(&played.outbox, messages).await?;
+                    self.publish(&played.outbox, messages, Some(before_commit))
+                        .await?;
                     return Ok(self.applied);
                 }
                 Committed::Refused(refused) => {
@@ -404,7 +410,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                 }
                 Committed::AlreadyApplied(record) => {
                     let outbox = self.outbox_of_copy(record)?;
-                    self.publish(&outbox, self.messages(&outbox)).await?;
+                    self.publish(&outbox, self.messages(&outbox), None).await?;
                     return Ok(None);
                 }
                 Committed::Conflict => {

@@ -2,14 +2,58 @@
 //! they are out.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::late::{MOST_LOOKS, Missing};
 use super::{Attempt, Part, TurnError};
 use crate::model::{Activity, Headers, Outbound};
 use crate::ports::{
     AppliedRecord, Destination, Publisher, Refusal, StoreError, TransportError, TurnStore,
 };
+
+/// Which replies are to be published, and until when without another look.
+struct Due {
+    until: Duration,
+    /// Those that the last look has not found; all of them before the first one.
+    missing: Option<Vec<usize>>,
+    /// How often it was looked since a reply was published last.
+    looks: u32,
+}
+
+impl Due {
+    fn until(until: Duration) -> Self {
+        Self {
+            until,
+            missing: None,
+            looks: 0,
+        }
+    }
+
+    fn found(&mut self, found: Missing) {
+        self.looks += 1;
+        self.missing = Some(found.positions);
+        self.until = match self.looks {
+            MOST_LOOKS.. => Duration::MAX,
+            _ => found.until,
+        };
+    }
+}
+
+/// Why a reply is not out.
+enum Unpublished {
+    /// The tenant is refused it. These replies of the outbox have to wait.
+    Held(Refusal, Range<usize>),
+    /// Nothing tells whether it is out already.
+    Failed(TurnError),
+}
+
+/// The position of a reply among those to its activity.
+fn position(outbox: &[Outbound], at: usize) -> usize {
+    let reply = outbox.get(at);
+    reply.and_then(|reply| reply.position).unwrap_or(at)
+}
 
 impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
     /// The messages that an outbox is published as.
@@ -52,17 +96,23 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
 
     /// Publishes what COMMIT stored, one message after the other so that they arrive in order, and notes that it is out. A reply
     /// that does not fit holds up none of those after it, whatever becomes of its dead letter; one that is refused holds up all of
-    /// them.
+    /// them. `before_commit` is the uptime before that COMMIT, where it was this attempt's own.
     pub(super) async fn publish(
         &mut self,
         outbox: &[Outbound],
         messages: Vec<(Headers, Bytes)>,
+        before_commit: Option<Duration>,
     ) -> Result<(), TurnError> {
-        let any = !messages.is_empty();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let mut due = Due::until(self.in_time_until(before_commit));
         let mut held: Option<(Refusal, Vec<usize>)> = None;
         for (at, message) in messages.into_iter().enumerate() {
-            let Err((refusal, those)) = self.publish_reply(outbox, at, message).await else {
-                continue;
+            let (refusal, those) = match self.publish_reply(outbox, at, message, &mut due).await {
+                Ok(()) => continue,
+                Err(Unpublished::Held(refusal, those)) => (refusal, those),
+                Err(Unpublished::Failed(error)) => return Err(error),
             };
             let last = those.end;
             let (_, left) = held.get_or_insert_with(|| (refusal, Vec::new()));
@@ -75,38 +125,68 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             Box::pin(self.note_published_but(outbox, &left)).await;
             return Err(refusal.into());
         }
-        if any {
-            self.note_published().await?;
-        }
-        Ok(())
+        self.note_published().await
     }
 
-    /// Publishes one reply. What is refused comes back with the positions in the outbox of those that have to wait.
+    /// Publishes one reply.
     async fn publish_reply(
         &mut self,
         outbox: &[Outbound],
         at: usize,
         (headers, body): (Headers, Bytes),
-    ) -> Result<(), (Refusal, Range<usize>)> {
-        let (tenant, publisher) = (&self.activity.tenant, &self.turns.publisher);
-        let publish = || publisher.publish(Destination::Outbound(tenant), &headers, body.clone());
-        let outage = &self.turns.outage;
-        match outage.ride_out(tenant, Part::Outbound, publish).await {
-            Ok(()) => {
+        due: &mut Due,
+    ) -> Result<(), Unpublished> {
+        match self.publish_due(outbox, at, (&headers, &body), due).await {
+            Ok(Ok(false)) => Ok(()),
+            Ok(Ok(true)) => {
+                due.looks = 0;
                 self.replies += 1;
                 self.step(|steps| steps.replied(at, &body));
                 Ok(())
             }
-            Err(TransportError::TooLarge(reason)) => {
+            Ok(Err(TransportError::TooLarge(reason))) => {
                 let n = position(outbox, at);
                 let given_up = Box::pin(self.give_up_reply(n, &headers, &body, &reason)).await;
-                given_up.map_err(|refusal| (refusal, at..at + 1))?;
+                given_up.map_err(|refusal| Unpublished::Held(refusal, at..at + 1))?;
                 self.undelivered += 1;
                 Ok(())
             }
-            Err(TransportError::Refused(refusal)) => Err((refusal, at..outbox.len())),
+            Ok(Err(TransportError::Refused(refusal))) | Err(TurnError::Refused(refusal)) => {
+                Err(Unpublished::Held(refusal, at..outbox.len()))
+            }
             // It is ridden out.
-            Err(TransportError::Unavailable(_)) => Ok(()),
+            Ok(Err(TransportError::Unavailable(_))) => Ok(()),
+            Err(error) => Err(Unpublished::Failed(error)),
+        }
+    }
+
+    /// Publishes one reply, unless a look finds that it is out already; returns whether it did.
+    async fn publish_due(
+        &self,
+        outbox: &[Outbound],
+        at: usize,
+        (headers, body): (&Headers, &Bytes),
+        due: &mut Due,
+    ) -> Result<Result<bool, TransportError>, TurnError> {
+        let (turns, tenant) = (self.turns, &self.activity.tenant);
+        let to = Destination::Outbound(tenant);
+        loop {
+            let missing = due.missing.as_ref();
+            if missing.is_some_and(|missing| !missing.contains(&position(outbox, at))) {
+                return Ok(Ok(false));
+            }
+            let until = due.until;
+            let in_time = || until == Duration::MAX || turns.clock.uptime() < until;
+            let publish = || {
+                let publisher = &turns.publisher;
+                publisher.publish_in_time(to, headers, body.clone(), &in_time)
+            };
+            let sent = turns.outage.ride_out(tenant, Part::Outbound, publish).await;
+            if !matches!(sent, Ok(false)) {
+                return Ok(sent);
+            }
+            let found = Box::pin(self.look_for_replies(outbox)).await?;
+            due.found(found);
         }
     }
 
@@ -146,10 +226,4 @@ impl<S: TurnStore, P: Publisher> Attempt<'_, S, P> {
             tracing::error!(error = %error, "replies that are out are published again with those that are not");
         }
     }
-}
-
-/// The position of a reply among all replies to its activity.
-fn position(outbox: &[Outbound], at: usize) -> usize {
-    let noted = outbox.get(at).and_then(|reply| reply.position);
-    noted.unwrap_or(at)
 }

@@ -139,6 +139,7 @@ where
             };
             *running = Some((slot, metrics.turn_began()));
             let context = TurnContext {
+                stored: delivery.stored(),
                 span,
                 lease: &lease,
                 memory: Some(waiting.memory),

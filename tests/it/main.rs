@@ -27,6 +27,7 @@ mod hanging_backends;
 mod harness;
 mod hostile_components;
 mod kill_points;
+mod late_replies;
 mod load_balancer_safety;
 mod long_turns;
 mod messages;
@@ -37,6 +38,9 @@ mod nats;
 mod operations;
 mod outages;
 mod poison;
+#[allow(dead_code, reason = "shared with tests that use all of it")]
+#[path = "../chaos/proxy.rs"]
+mod proxy;
 mod refusals;
 mod reload;
 mod replays;

@@ -151,6 +151,27 @@ fn a_roll_out_loses_nothing() {
     assert!(mixed > 40, "{mixed} of 60 seeds had turns of both versions");
 }
 
+/// Nobody doubles a reply that the stream no longer recognises.
+#[test]
+fn those_who_are_held_up_for_longer_than_the_window_double_nothing() {
+    let mut happened = Tally::new();
+    for seed in 0..80 {
+        let again = "cargo test --test simulation those_who_are_held_up";
+        add(
+            &mut happened,
+            check_changed(seed, Plan::short_window, again),
+        );
+    }
+    for what in [
+        "publishes that were late",
+        "outages of the streams",
+        "late replies that were there",
+        "late replies that were not there",
+    ] {
+        assert!(happened.contains_key(what), "never: {what}; {happened:#?}");
+    }
+}
+
 /// What the faults are for does happen.
 #[test]
 fn the_seeds_are_not_idle() {

@@ -12,11 +12,12 @@ use greentic_worker::model::{Headers, InboundMessage, TenantId, header};
 use greentic_worker::ports::{
     Delivery, Destination, Inbound, Publisher, Refusal, RefusalReason, TransportError,
 };
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::process::{Away, Process};
-use super::world::{ACK_WAIT, DUPLICATE_WINDOW, Refused, World, locked};
+use super::world::{ACK_WAIT, Refused, World, locked};
 
 /// The servers, the same for all workers and providers.
 pub struct Net {
@@ -42,6 +43,7 @@ struct Queued {
     delivered: u64,
     /// When it may be delivered, next.
     due: Instant,
+    stored: OffsetDateTime,
 }
 
 /// A message that a worker published.
@@ -88,6 +90,7 @@ impl Net {
             message,
             delivered: 0,
             due: Instant::now(),
+            stored: self.world.now(),
         };
         streams.inbound.insert(sequence, queued);
         drop(streams);
@@ -114,8 +117,14 @@ impl Net {
     }
 
     /// The next message of a tenant that is due, now under way for the ack wait; else when to look again.
-    fn take(&self, tenant: &TenantId) -> Result<(u64, InboundMessage), Option<Instant>> {
+    fn take(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<(u64, OffsetDateTime, InboundMessage), Option<Instant>> {
         let (mut streams, now) = (locked(&self.streams), Instant::now());
+        if self.world.streams_are_away() {
+            return Err(Some(now + ACK_WAIT));
+        }
         let of_tenant = streams
             .inbound
             .iter()
@@ -135,10 +144,14 @@ impl Net {
         let queued = streams.inbound.get_mut(&due[at]).expect("it is due");
         queued.delivered += 1;
         queued.due = now + ACK_WAIT;
-        Ok((queued.delivered, queued.message.clone()))
+        Ok((queued.delivered, queued.stored, queued.message.clone()))
     }
 
     fn settle(&self, sequence: u64, order: Order) {
+        if self.world.streams_are_away() {
+            self.world.note(format!("{order:?} {sequence} is lost"));
+            return;
+        }
         let mut streams = locked(&self.streams);
         self.world.note(format!("{order:?} {sequence}"));
         let now = Instant::now();
@@ -163,6 +176,9 @@ impl Net {
 
     /// Stores a message, or refuses it.
     fn take_in(&self, dead_letter: bool, message: Published) -> Result<(), TransportError> {
+        if self.world.streams_are_away() {
+            return Err(TransportError::Unavailable("the streams are away".into()));
+        }
         let id = message.header(header::MSG_ID);
         let is_refused = match self.world.refuses(message.tenant.as_str()) {
             None => false,
@@ -178,7 +194,28 @@ impl Net {
             }));
         }
         self.store(dead_letter, message);
-        Ok(())
+        match self.world.lose_streams() {
+            true => Err(TransportError::Unavailable("the answer is lost".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Which replies of a tenant the stream holds.
+    fn holds(&self, tenant: &TenantId, ids: &[String]) -> Result<Vec<bool>, TransportError> {
+        if self.world.streams_are_away() {
+            return Err(TransportError::Unavailable("the streams are away".into()));
+        }
+        let streams = locked(&self.streams);
+        let of_tenant = || streams.outbound.iter().filter(|one| one.tenant == *tenant);
+        let holds = |id: &String| {
+            let holds = of_tenant().any(|one| one.header(header::MSG_ID) == id);
+            self.world.count(match holds {
+                true => "late replies that were there",
+                false => "late replies that were not there",
+            });
+            holds
+        };
+        Ok(ids.iter().map(holds).collect())
     }
 
     fn store(&self, dead_letter: bool, message: Published) {
@@ -187,7 +224,7 @@ impl Net {
         let stream = if dead_letter { "dead" } else { "outbound" };
         let id = message.header(header::MSG_ID).to_owned();
         let known = streams.known.get(&format!("{stream} {id}"));
-        let is_copy = known.is_some_and(|at| *at + DUPLICATE_WINDOW > now);
+        let is_copy = known.is_some_and(|at| *at + self.world.plan.window > now);
         let dropped = if is_copy { ", which it has" } else { "" };
         self.world.note(format!("{stream} <- {id}{dropped}"));
         if is_copy {
@@ -240,7 +277,7 @@ impl UnderWay {
             sleep(world.millis(0..3)).await;
             let arrived = self.net.arrived.notified();
             let next = match self.net.take(&self.tenant) {
-                Ok((delivered, message)) => {
+                Ok((delivered, stored, message)) => {
                     self.left -= 1;
                     if world.chance(world.plan.lost) {
                         world.note(format!("delivery of {:?} lost", message.sequence));
@@ -260,6 +297,7 @@ impl UnderWay {
                         net: Arc::clone(&self.net),
                         sequence,
                         delivered,
+                        stored,
                         message,
                     }));
                 }
@@ -311,6 +349,7 @@ pub struct SimDelivery {
     net: Arc<Net>,
     sequence: u64,
     delivered: u64,
+    stored: OffsetDateTime,
     message: InboundMessage,
 }
 
@@ -334,6 +373,10 @@ impl Delivery for SimDelivery {
         self.delivered
     }
 
+    fn stored(&self) -> Option<u64> {
+        u64::try_from(self.stored.unix_timestamp_nanos()).ok()
+    }
+
     async fn progress(&self) -> Result<(), TransportError> {
         self.order("progress", Order::Progress).await
     }
@@ -354,28 +397,53 @@ impl Publisher for NetPort {
         headers: &Headers,
         body: Bytes,
     ) -> Result<(), TransportError> {
-        let (tenant, dead_letter) = match to {
-            Destination::Outbound(tenant) => (tenant.clone(), false),
-            Destination::DeadLetter(tenant) => (tenant.clone(), true),
+        let stored = self.publish_in_time(to, headers, body, &|| true).await;
+        stored.map(drop)
+    }
+
+    async fn publish_in_time(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+        in_time: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, TransportError> {
+        let (tenant, dead_letter, call) = match to {
+            Destination::Outbound(tenant) => (tenant.clone(), false, "publish"),
+            Destination::DeadLetter(tenant) => (tenant.clone(), true, "dead letter"),
         };
         let message = Published {
             tenant,
             headers: headers.clone(),
             body,
         };
-        let (net, call) = (
-            Arc::clone(&self.net),
-            if dead_letter {
-                "dead letter"
-            } else {
-                "publish"
-            },
-        );
+        self.process.stumble(call).await;
+        if !in_time() {
+            self.net.world.count("publishes that were late");
+            return Ok(false);
+        }
+        let net = Arc::clone(&self.net);
         let stored = self
             .process
-            .request(call, move || net.take_in(dead_letter, message))
+            .request_now(call, move || net.take_in(dead_letter, message))
             .await;
-        stored.map_err(away)?
+        stored.map_err(away)?.map(|()| true)
+    }
+
+    fn duplicate_window(&self, _: Destination<'_>) -> Option<Duration> {
+        Some(self.net.world.plan.window)
+    }
+
+    async fn held(
+        &self,
+        tenant: &TenantId,
+        ids: &[&str],
+        _: Option<OffsetDateTime>,
+    ) -> Result<Vec<bool>, TransportError> {
+        let (net, tenant) = (Arc::clone(&self.net), tenant.clone());
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let look = move || net.holds(&tenant, &ids);
+        self.process.request("look", look).await.map_err(away)?
     }
 
     fn max_message_bytes(&self, _: Destination<'_>) -> usize {

@@ -86,6 +86,15 @@ impl Process {
         effect: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Away> {
         self.stumble(call).await;
+        self.request_now(call, effect).await
+    }
+
+    /// The same once it has come so far.
+    pub async fn request_now<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: &'static str,
+        effect: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Away> {
         let fate = self.fate();
         let (tell, told) = oneshot::channel();
         let process = Arc::clone(self);
@@ -149,10 +158,10 @@ impl Process {
     }
 
     /// What may happen to a process on its way into a call.
-    async fn stumble(&self, call: &str) {
+    pub async fn stumble(&self, call: &str) {
         self.running().await;
         if self.world.chance(self.world.plan.stall) {
-            self.stand_still(self.world.millis(1..9_000));
+            self.stand_still(self.world.millis(1..self.world.plan.longest_stall));
             self.running().await;
         }
         if self.world.chance(self.world.plan.crash) {

@@ -20,6 +20,8 @@ pub const LEASE: Duration = Duration::from_secs(3);
 pub const PATIENCE: Duration = Duration::from_millis(1_000);
 /// How long a stream recognises a message that is published again.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+/// The window of runs in which everybody is held up for longer. A request is under way for less than half of it.
+pub const SHORT_WINDOW: Duration = Duration::from_secs(20);
 /// How long an applied activity is remembered.
 pub const DEDUPE_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// How often a message is tried.
@@ -40,6 +42,8 @@ pub struct World {
     /// The longest that a tenant that is refused nothing has waited for an answer.
     slowest: Mutex<Duration>,
     ids: AtomicU64,
+    /// The servers of the streams are away until then.
+    streams_away_until: Mutex<Instant>,
 }
 
 /// How often what happened.
@@ -80,6 +84,12 @@ pub struct Plan {
     pub refused: Option<Refused>,
     /// The workers have two versions of the pack.
     pub roll_out: bool,
+    /// How long the streams recognise a message that is published again.
+    pub window: Duration,
+    /// The longest that a worker stands still, in milliseconds.
+    pub longest_stall: u64,
+    /// The servers of the streams go away when they have stored a reply, for longer than the window, and its acknowledgement is lost.
+    pub outage: u32,
 }
 
 /// What is refused to the tenant that is refused something.
@@ -118,7 +128,23 @@ impl Plan {
             roll_out: false,
             calls: 0,
             waits_per_user: Quotas::default().waits_per_user,
+            window: DUPLICATE_WINDOW,
+            longest_stall: 9_000,
+            outage: 0,
         }
+    }
+
+    /// Everybody is held up for longer than the streams recognise what is published again.
+    pub fn short_window(&mut self) {
+        *self = Self {
+            calm: false,
+            refused: None,
+            stall: self.stall.max(10),
+            window: SHORT_WINDOW,
+            longest_stall: 60_000,
+            outage: 4,
+            ..self.clone()
+        };
     }
 
     /// One of two tenants is refused something, and nothing else goes wrong.
@@ -172,12 +198,15 @@ impl Plan {
             roll_out: false,
             calls: 0,
             waits_per_user: self.waits_per_user,
+            window: self.window,
+            longest_stall: self.longest_stall,
+            outage: 0,
         };
     }
 
     /// Whether nothing costs a message an attempt but what it does itself, or what runs beside it.
     pub fn spares_the_innocent(&self) -> bool {
-        self.crash + self.stall + self.slow == 0
+        self.crash + self.stall + self.slow + self.outage == 0
     }
 }
 
@@ -199,6 +228,9 @@ impl World {
         if seed % 16 == 8 && !plan.calm {
             plan.calls = 300;
         }
+        if seed % 16 == 10 {
+            plan.short_window();
+        }
         if seed % 8 == 7 {
             // Fewer than users open.
             plan.waits_per_user = 1;
@@ -213,7 +245,26 @@ impl World {
             tally: Mutex::default(),
             slowest: Mutex::default(),
             ids: AtomicU64::new(0),
+            streams_away_until: Mutex::new(Instant::now()),
         }
+    }
+
+    /// Whether the servers of the streams are away.
+    pub fn streams_are_away(&self) -> bool {
+        Instant::now() < *locked(&self.streams_away_until)
+    }
+
+    /// Has the servers of the streams go away, some time; whether they do now.
+    pub fn lose_streams(&self) -> bool {
+        if !self.chance(self.plan.outage) {
+            return false;
+        }
+        let (least, most) = (self.plan.window, self.plan.window * 3);
+        let time = self.millis(least.as_millis() as u64..most.as_millis() as u64);
+        self.note(format!("the servers of the streams are away for {time:?}"));
+        self.count("outages of the streams");
+        *locked(&self.streams_away_until) = Instant::now() + time;
+        true
     }
 
     /// From now on nothing goes wrong any more.

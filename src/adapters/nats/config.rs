@@ -74,9 +74,8 @@ pub struct Config {
     /// How long the server waits for a worker's sign of life before it delivers a message again.
     #[serde(with = "humantime_serde")]
     pub ack_wait: Duration,
-    /// How long the outbound and dead letter streams recognise a message that is published again. A crash between
-    /// publishing and noting it, healed later than this, doubles a reply. The server keeps every id of the window in
-    /// memory.
+    /// How long the outbound and dead letter streams recognise a message that is published again. A reply that is later than
+    /// half of it is looked for in the stream before it is published. The server keeps every id of the window in memory.
     #[serde(with = "humantime_serde")]
     pub duplicate_window: Duration,
     /// The time between two looks for messages of tenants that nobody serves; zero for never.

@@ -1,16 +1,11 @@
 //! The stream of dead letters, read and emptied by an operator's hand.
-//!
-//! Messages are asked for one by one through JetStream's API, which wraps them in JSON: no consumer is left behind, none
-//! stalls when someone else removes what it would have delivered, and no header can break the client.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use bytes::Bytes;
-use futures_util::future::join_all;
 use futures_util::{Stream, stream};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -21,15 +16,14 @@ use super::fault::Fault;
 use super::link::Link;
 use super::names::{Names, StreamName};
 use super::outbound;
-use super::unreadable::{decoded, legible};
+pub use super::stream_reader::Extent;
+use super::stream_reader::{Scan, StoredMessage, StreamReader};
 use crate::model::{Headers, TenantId};
-
-/// How many messages are asked for at once, where they lie close together.
-const MAX_WINDOW: u64 = 64;
 
 /// The dead letters on a server.
 pub struct DeadLetters {
     link: Arc<Link>,
+    reader: StreamReader,
 }
 
 /// One message of the stream.
@@ -58,52 +52,15 @@ pub struct Range {
     pub until: Option<OffsetDateTime>,
 }
 
-/// How much there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Extent {
-    /// How many dead letters the stream holds.
-    pub messages: u64,
-    /// The position of the first one.
-    #[serde(rename = "first_seq")]
-    pub first: u64,
-    /// The position of the last one; what is put aside later comes after it.
-    #[serde(rename = "last_seq")]
-    pub last: u64,
-}
-
-#[derive(Deserialize)]
-struct Info {
-    state: Extent,
-}
-
-#[derive(Deserialize)]
-struct Found {
-    message: Stored,
-}
-
-#[derive(Deserialize)]
-struct Stored {
-    subject: String,
-    #[serde(rename = "seq")]
-    sequence: u64,
-    #[serde(with = "time::serde::rfc3339")]
-    time: OffsetDateTime,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-}
-
-impl Stored {
-    fn dead_letter(self, names: &Names) -> DeadLetter {
-        let stored = self;
+impl DeadLetter {
+    fn of(stored: StoredMessage, names: &Names) -> Self {
         let tenant = names.tenant_part(StreamName::DeadLetter, &stored.subject);
-        DeadLetter {
+        Self {
             sequence: stored.sequence,
             stored: stored.time,
             tenant: tenant.unwrap_or_default().to_owned(),
-            headers: legible(&decoded(&stored.hdrs)).into_iter().collect(),
-            body: decoded(&stored.data).into(),
+            headers: stored.headers(),
+            body: stored.body(),
         }
     }
 }
@@ -116,7 +73,9 @@ impl DeadLetters {
     /// As [`super::Nats::connect`].
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
         let link = connect::connect(config).await?;
-        Ok(Self { link })
+        let stream = link.names.stream(StreamName::DeadLetter);
+        let reader = StreamReader::new(Arc::clone(&link), stream);
+        Ok(Self { link, reader })
     }
 
     /// The names of subjects and streams.
@@ -135,8 +94,7 @@ impl DeadLetters {
     ///
     /// There is no such stream or JetStream, or no permission to ask.
     pub async fn extent(&self) -> Result<Extent, Fault> {
-        let method = format!("STREAM.INFO.{}", self.stream());
-        Ok(self.link.api::<Info>(&method, &json!({})).await?.state)
+        self.reader.extent().await
     }
 
     /// The dead letter at this position, if it is there.
@@ -145,7 +103,8 @@ impl DeadLetters {
     ///
     /// The server gives no answer.
     pub async fn get(&self, sequence: u64) -> Result<Option<DeadLetter>, Fault> {
-        self.ask(&json!({ "seq": sequence })).await
+        let found = self.reader.get(sequence).await?;
+        Ok(found.map(|stored| DeadLetter::of(stored, self.names())))
     }
 
     /// Those in this range that are there now, in the order they were put aside. What is put aside meanwhile is left out, so
@@ -165,44 +124,22 @@ impl DeadLetters {
         };
         let next = match range.since {
             _ if extent.messages == 0 => extent.last.saturating_add(1),
-            Some(since) => self.first_since(&subject, extent, since).await?,
+            Some(since) => self.reader.first_since(&subject, extent, since).await?,
             None => extent.first,
         };
-        let scan = Scan {
-            letters: self,
-            subject,
+        let reading = Reading {
+            names: self.names(),
+            scan: self.reader.scan(subject, next, extent.last),
             until: range.until,
-            next,
-            last: extent.last,
-            window: 1,
-            ready: Vec::new().into_iter(),
         };
-        Ok(stream::unfold(Some(scan), async |scan| {
-            let mut scan = scan?;
-            match scan.next().await {
-                Ok(Some(letter)) => Some((Ok(letter), Some(scan))),
+        Ok(stream::unfold(Some(reading), async |reading| {
+            let mut reading = reading?;
+            match reading.next().await {
+                Ok(Some(letter)) => Some((Ok(letter), Some(reading))),
                 Ok(None) => None,
                 Err(fault) => Some((Err(fault), None)),
             }
         }))
-    }
-
-    /// The first position whose message was stored at this time or later: the times rise with the positions.
-    async fn first_since(
-        &self,
-        subject: &str,
-        extent: Extent,
-        since: OffsetDateTime,
-    ) -> Result<u64, Fault> {
-        let (mut low, mut high) = (extent.first, extent.last.saturating_add(1));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.from(subject, middle).await? {
-                Some(found) if found.stored < since => low = found.sequence + 1,
-                Some(_) | None => high = middle,
-            }
-        }
-        Ok(low)
     }
 
     /// Publishes to the tenant's subject of a stream and waits until it is stored there. A connection that is lost meanwhile
@@ -256,64 +193,21 @@ impl DeadLetters {
         // Everything here was answered, so there is nothing left to send.
         let _in_time = tokio::time::timeout(within, self.link.close()).await;
     }
-
-    /// The first message of these subjects at this position or later.
-    async fn from(&self, subject: &str, sequence: u64) -> Result<Option<DeadLetter>, Fault> {
-        let order = json!({ "seq": sequence, "next_by_subj": subject });
-        self.ask(&order).await
-    }
-
-    async fn ask(&self, order: &Value) -> Result<Option<DeadLetter>, Fault> {
-        let method = format!("STREAM.MSG.GET.{}", self.stream());
-        match self.link.api::<Found>(&method, order).await {
-            Err(fault) if fault.code() == Some(ErrorCode::NO_MESSAGE_FOUND) => Ok(None),
-            found => Ok(Some(found?.message.dead_letter(self.names()))),
-        }
-    }
 }
 
 /// A reading that goes on.
-struct Scan<'a> {
-    letters: &'a DeadLetters,
-    subject: String,
+struct Reading<'a> {
+    names: &'a Names,
+    scan: Scan<'a>,
     until: Option<OffsetDateTime>,
-    next: u64,
-    last: u64,
-    window: u64,
-    ready: std::vec::IntoIter<DeadLetter>,
 }
 
-impl Scan<'_> {
+impl Reading<'_> {
     async fn next(&mut self) -> Result<Option<DeadLetter>, Fault> {
-        loop {
-            match self.ready.next() {
-                Some(letter) if letter.sequence > self.last => return Ok(None),
-                Some(letter) if self.until.is_some_and(|until| letter.stored >= until) => {
-                    return Ok(None);
-                }
-                Some(letter) => return Ok(Some(letter)),
-                None if self.next > self.last => return Ok(None),
-                None => self.fetch().await?,
-            }
-        }
-    }
-
-    /// Asks for several positions at once. Each answer is the first message from there on, so all up to the furthest answer
-    /// are among them; where messages lie far apart the answers are one and the same, and fewer are asked for next time.
-    async fn fetch(&mut self) -> Result<(), Fault> {
-        let end = self.next.saturating_add(self.window).min(self.last + 1);
-        let asked = (self.next..end).map(|sequence| self.letters.from(&self.subject, sequence));
-        let mut found = Vec::new();
-        for answer in join_all(asked).await {
-            found.extend(answer?);
-        }
-        found.sort_by_key(|letter| letter.sequence);
-        found.dedup_by_key(|letter| letter.sequence);
-        self.window = (found.len() as u64 * 2).clamp(1, MAX_WINDOW);
-        let furthest = found.last().map_or(self.last, |letter| letter.sequence);
-        // Without an answer for the last position there is nothing behind it.
-        self.next = furthest.max(end - 1) + 1;
-        self.ready = found.into_iter();
-        Ok(())
+        let Some(stored) = self.scan.next().await? else {
+            return Ok(None);
+        };
+        let in_range = self.until.is_none_or(|until| stored.time < until);
+        Ok(in_range.then(|| DeadLetter::of(stored, self.names)))
     }
 }

@@ -113,6 +113,9 @@ pub enum Fault {
         /// How to take it over by hand.
         take_over: String,
     },
+    /// It was not sent, since the stream may no longer recognise a copy of it.
+    #[error("it is too late to publish without a look at what is there")]
+    TooLate,
     /// The message is larger than the server takes.
     #[error("{0}")]
     TooLarge(String),
@@ -158,6 +161,7 @@ impl Fault {
             | Self::Stalled(_)
             | Self::PullEnded { .. }
             | Self::TooLarge(_)
+            | Self::TooLate
             | Self::Client(_) => return None,
         })
     }

@@ -6,10 +6,10 @@
 //! - `topology`, `stream_state`, `compare`, `commands`: the streams and consumers, made or compared, and how to make them by hand.
 //!   `environment`: whose they are.
 //! - `stored`, `pull`: inbound with JetStream. `core`: inbound without it.
-//! - `outbound`, `headers`: publishing. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
+//! - `outbound`, `headers`: publishing. `copies`: replies that are there already. `drops`: replies that a full stream drops. `unreadable`: messages that would cost us
 //!   the connection.
 //! - `backlog`: messages that wait. `unserved`: messages that no consumer takes. `survey`: what is on the server, without any change.
-//! - [`dead_letters`]: the stream of dead letters, for whoever looks after them.
+//! - `stream_reader`: streams, message by message. [`dead_letters`]: the stream of dead letters, for whoever looks after them.
 
 mod advice;
 mod backlog;
@@ -18,6 +18,7 @@ mod compare;
 pub mod config;
 mod connect;
 mod connect_error;
+mod copies;
 mod core;
 mod credentials;
 pub mod dead_letters;
@@ -31,6 +32,7 @@ mod outbound;
 mod pull;
 mod rights;
 mod stored;
+mod stream_reader;
 mod stream_state;
 mod survey;
 mod topology;
@@ -47,6 +49,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 pub use config::Config;
@@ -290,6 +293,45 @@ impl Publisher for Nats {
         Ok(published?)
     }
 
+    async fn publish_in_time(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+        in_time: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, TransportError> {
+        match &self.delivery {
+            Delivering::JetStream { outbound, .. } => {
+                match outbound.publish_in_time(to, headers, body, in_time).await {
+                    Err(Fault::TooLate) => Ok(false),
+                    published => Ok(published.map(|()| true)?),
+                }
+            }
+            Delivering::Core(_) => self.publish(to, headers, body).await.map(|()| true),
+        }
+    }
+
+    fn duplicate_window(&self, to: Destination<'_>) -> Option<Duration> {
+        match &self.delivery {
+            Delivering::JetStream { topology, .. } => topology.window(to.into()),
+            Delivering::Core(_) => None,
+        }
+    }
+
+    async fn held(
+        &self,
+        tenant: &TenantId,
+        ids: &[&str],
+        since: Option<OffsetDateTime>,
+    ) -> Result<Vec<bool>, TransportError> {
+        match &self.delivery {
+            Delivering::JetStream { .. } => {
+                Ok(copies::held(&self.link, tenant, (ids, since)).await?)
+            }
+            Delivering::Core(_) => Ok(vec![false; ids.len()]),
+        }
+    }
+
     fn max_message_bytes(&self, to: Destination<'_>) -> usize {
         match &self.delivery {
             Delivering::JetStream { outbound, .. } => outbound.max_message_bytes(to),
@@ -338,6 +380,13 @@ impl ports::Delivery for Delivery {
         match self {
             Self::Stored(delivery) => delivery.delivered(),
             Self::Core(delivery) => delivery.delivered(),
+        }
+    }
+
+    fn stored(&self) -> Option<u64> {
+        match self {
+            Self::Stored(delivery) => delivery.stored(),
+            Self::Core(delivery) => delivery.stored(),
         }
     }
 

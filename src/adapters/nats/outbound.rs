@@ -91,8 +91,19 @@ impl Outbound {
         headers: &Headers,
         body: Bytes,
     ) -> Result<(), Fault> {
+        self.publish_in_time(to, headers, body, &|| true).await
+    }
+
+    /// The same, but it is not sent when it is no longer in time.
+    pub(super) async fn publish_in_time(
+        &self,
+        to: Destination<'_>,
+        headers: &Headers,
+        body: Bytes,
+        in_time: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Fault> {
         let subject = self.link.names.destination_subject(to);
-        let stored = self.store(to, &subject, headers, &body).await?;
+        let stored = self.store(to, &subject, (headers, &body), in_time).await?;
         match to {
             Destination::DeadLetter(_) if stored.duplicate => {
                 // In a box, as all that is rare: it is large, and would make every turn larger.
@@ -112,16 +123,17 @@ impl Outbound {
         &self,
         to: Destination<'_>,
         subject: &str,
-        headers: &Headers,
-        body: &Bytes,
+        (headers, body): (&Headers, &Bytes),
+        in_time: &(dyn Fn() -> bool + Sync),
     ) -> Result<Stored, Fault> {
         self.topology.check_owner(to.into()).await?;
         let patience = PATIENCE.min(self.link.request_timeout() / 4);
-        let mut storing = pin!(self.store_on(to.into(), subject, headers, body));
+        let message = (headers, body);
+        let mut storing = pin!(self.store_on(to.into(), subject, message, in_time));
         let stored = match timeout(patience, &mut storing).await {
             Ok(stored) => stored,
             Err(_) => {
-                let again = || self.store_on(to.into(), subject, headers, body);
+                let again = || self.store_on(to.into(), subject, message, in_time);
                 Box::pin(self.look_and_wait(to.into(), subject, storing, again)).await
             }
         };
@@ -136,12 +148,15 @@ impl Outbound {
         &self,
         stream: StreamName,
         subject: &str,
-        headers: &Headers,
-        body: &Bytes,
+        (headers, body): (&Headers, &Bytes),
+        in_time: &(dyn Fn() -> bool + Sync),
     ) -> Result<Stored, Fault> {
         let mut repaired = false;
         loop {
             self.link.connected().await?;
+            if !in_time() {
+                return Err(Fault::TooLate);
+            }
             match store(&self.link, subject, headers, body.clone()).await {
                 Err(Fault::Lost) => {}
                 Err(Fault::NoResponders { .. }) if !repaired => {
@@ -166,13 +181,16 @@ impl Outbound {
         F: Future<Output = Result<Stored, Fault>>,
     {
         let within = self.link.request_timeout();
-        let until = Instant::now() + within.saturating_sub(PATIENCE.min(within / 4));
+        let (now, patience) = (Instant::now(), PATIENCE.min(within / 4));
+        let until = now + within.saturating_sub(patience);
         let looked = tokio::select! {
             biased;
             stored = &mut storing => return stored,
             looked = self.topology.repair_stream(stream) => looked,
         };
-        let stored = match looked {
+        // Another publish may have had it made since this one was sent.
+        let sent = now.checked_sub(patience).unwrap_or(now);
+        let stored = match looked.map(|made| made || self.topology.made_since(stream, sent)) {
             Ok(true) => timeout(within, again()).await,
             Ok(false) | Err(Fault::Denied { .. } | Fault::Lost) => timeout_at(until, storing).await,
             Err(fault) => return Err(fault),
@@ -225,7 +243,7 @@ impl Outbound {
             let others = headers.iter().filter(|(name, _)| *name != header::MSG_ID);
             let mut renamed: Headers = others.collect();
             renamed.push(header::MSG_ID, other_id(id, body, n));
-            stored = self.store(to, subject, &renamed, body).await?;
+            stored = self.store(to, subject, (&renamed, body), &|| true).await?;
         }
         match stored.duplicate {
             true => Err(Fault::Silent {

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config as ServerStream, DiscardPolicy};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::fault::Fault;
@@ -43,6 +45,8 @@ pub(super) struct KnownStream {
     window: AtomicU64,
     /// The age at which it drops messages, in milliseconds; 0 for never.
     max_age: AtomicU64,
+    /// When this worker made it last.
+    made: Mutex<Option<Instant>>,
 }
 
 /// The durations of a stream that exists.
@@ -58,6 +62,11 @@ pub struct StreamWindows {
     pub max_age: Option<Duration>,
 }
 
+/// Nothing panics while it is held.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Default for KnownStream {
     fn default() -> Self {
         Self {
@@ -65,6 +74,7 @@ impl Default for KnownStream {
             is_others: AtomicBool::new(false),
             window: AtomicU64::new(0),
             max_age: AtomicU64::new(0),
+            made: Mutex::default(),
         }
     }
 }
@@ -88,6 +98,23 @@ impl Topology {
             }
         };
         StreamName::ALL.map(of_stream).into()
+    }
+
+    /// Notes that this worker has made a stream.
+    pub(super) fn note_made(&self, stream: StreamName) {
+        let mut made = locked(&self.known(stream).made);
+        *made = Some(Instant::now());
+    }
+
+    /// Returns whether this worker has made a stream since then.
+    pub(super) fn made_since(&self, stream: StreamName, since: Instant) -> bool {
+        locked(&self.known(stream).made).is_some_and(|made| made >= since)
+    }
+
+    /// For how long a stream recognises duplicates; none before it was looked at.
+    pub(super) fn window(&self, stream: StreamName) -> Option<Duration> {
+        let millis = self.known(stream).window.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
     }
 
     /// Fails if a stream is known to be another environment's, and still is.

@@ -162,6 +162,7 @@ impl Topology {
             Ok(made) => {
                 info!(stream = wanted.name, "made the stream");
                 self.remember(stream, &made.config);
+                self.note_made(stream);
                 Ok(None)
             }
             // Another worker was faster. With the same settings the name is no offence; the server may see first that its

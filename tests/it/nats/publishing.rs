@@ -277,3 +277,53 @@ async fn many_publishes_share_the_connection() {
     let (count, _) = stored(&provider(&server).await, "GREENTIC_OUTBOUND").await;
     assert_eq!(count, 2_000);
 }
+
+#[tokio::test]
+async fn replies_that_are_there_are_found_whatever_the_window_has_forgotten() {
+    let server = NatsServer::start_own().await;
+    let (tenant, other) = (super::tenant(), super::tenant());
+    let config = Config {
+        duplicate_window: Duration::from_millis(100),
+        ..config(&server)
+    };
+    let nats = nats(&config, &tenant).await;
+    let empty = nats.held(&tenant, &["t:0"], None).await.unwrap();
+    assert_eq!(empty, [false]);
+    // More than are asked for at once, others' between them.
+    for n in 0..200 {
+        for (tenant, name) in [(&tenant, "t"), (&other, "o")] {
+            let sent = headers(&[("Nats-Msg-Id", &format!("{name}:{n}"))]);
+            let to = Destination::Outbound(tenant);
+            nats.publish(to, &sent, Bytes::from("x")).await.unwrap();
+        }
+    }
+    let provider = provider(&server).await;
+    let stream = provider.get_stream("GREENTIC_OUTBOUND").await.unwrap();
+    assert!(stream.delete_message(3).await.unwrap());
+    let ids = ["t:199", "t:1", "o:7", "t:0", "t:200"];
+    let held = nats.held(&tenant, &ids, None).await.unwrap();
+    assert_eq!(held, [true, false, false, true, false]);
+    let since = stream.get_raw_message(1).await.unwrap().time;
+    let held = nats.held(&tenant, &ids, Some(since)).await.unwrap();
+    assert_eq!(held, [true, false, false, true, false]);
+    let later = Some(since + Duration::from_secs(3_600));
+    let held = nats.held(&tenant, &ids, later).await.unwrap();
+    assert_eq!(held, [false; 5]);
+}
+
+#[tokio::test]
+async fn what_is_too_late_is_not_sent() {
+    let server = NatsServer::start_own().await;
+    let tenant = tenant();
+    let nats = nats(&config(&server), &tenant).await;
+    let to = Destination::Outbound(&tenant);
+    assert_eq!(nats.duplicate_window(to), Some(Duration::from_secs(600)));
+    for in_time in [false, true] {
+        let sent = headers(&[("Nats-Msg-Id", "m")]);
+        let ask = || in_time;
+        let sending = nats.publish_in_time(to, &sent, Bytes::from("x"), &ask);
+        assert_eq!(sending.await.unwrap(), in_time);
+    }
+    let (count, _) = stored(&provider(&server).await, "GREENTIC_OUTBOUND").await;
+    assert_eq!(count, 1);
+}

@@ -194,7 +194,7 @@ fn registry(program: &Arc<Program>, versions: &[usize], started: usize) -> Arc<L
                 pack_name: "simulated".to_owned(),
                 env: BTreeMap::new(),
                 // So that a turn which calls it claims its conversation from the first delivery on.
-                declared: [(BACKEND.to_owned(), reaches_out.clone())].into(),
+                declared: [(BACKEND.to_owned(), *reaches_out)].into(),
                 config: serde_json::Value::Null,
             }),
         })

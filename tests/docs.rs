@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use greentic_worker::turn::DEAD_LETTER_CODES;
+use greentic_worker::turn::{DEAD_LETTER_CODES, ID_REUSED, REPLY_UNDELIVERABLE};
 use serde_json::{Value, json};
 
 fn file(path: &str) -> PathBuf {
@@ -92,7 +92,13 @@ fn every_code_of_a_dead_letter_is_explained_to_providers() {
     for code in ["refused", "tenant_not_bound"] {
         assert!(codes.remove(code), "`{code}` is not found where it was");
     }
-    codes.insert("reply_undeliverable".to_owned());
+    for code in [ID_REUSED, REPLY_UNDELIVERABLE] {
+        assert!(
+            docs.contains(&format!("`{code}`")),
+            "`{code}` is not explained"
+        );
+        codes.insert(code.to_owned());
+    }
     let counted: BTreeSet<String> = DEAD_LETTER_CODES
         .iter()
         .map(|&code| code.to_owned())

@@ -23,6 +23,7 @@ mod play;
 mod publish;
 mod replies;
 mod results;
+mod retry;
 mod state_reads;
 mod steps;
 
@@ -57,13 +58,6 @@ use results::Played;
 use state_reads::StatePrefetch;
 use steps::TurnSteps;
 use tokio::time::Instant;
-
-/// After this many conflicts a turn takes the lease on all that others could change under it, so that it gets through.
-const CONFLICTS_BEFORE_LEASE: u32 = 3;
-/// After this many conflicts an attempt has failed: its lease expires again and again.
-const MOST_CONFLICTS: u32 = 30;
-/// The longest a turn waits before it looks again whether a busy conversation is free.
-const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 /// What turns are run by.
 #[derive(Clone, Debug)]
@@ -327,38 +321,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         }
     }
 
-    /// The end of a turn that met a refusal: its message goes back, and comes to find out whether that is over. What it has
-    /// applied stays applied, and what it has published is noted; the attempt does not count.
-    async fn refused(mut self) -> Ended {
-        if self.applied.is_none() {
-            self.withdraw().await;
-        }
-        let pause = self.turns.outage.away_for(&self.activity.tenant);
-        let applied = self.applied.take();
-        self.ended(Disposition::RetryAfter(pause), applied)
-    }
-
-    /// The end of a turn whose pack is not here: its message goes back, for workers that have it. The attempt does not count.
-    async fn without_its_pack(self, pause: Duration) -> Ended {
-        self.withdraw().await;
-        tracing::debug!(
-            ?pause,
-            "the conversation waits in a pack that is not here; its message is left to other workers"
-        );
-        self.ended(Disposition::RetryAfter(pause), None)
-    }
-
-    /// Takes the lease and the count of this attempt back.
-    async fn withdraw(&self) {
-        if !self.exclusive {
-            return;
-        }
-        let withdraw = self.turns.store.withdraw(self.activity, self.lease()).await;
-        if let Err(error) = withdraw {
-            tracing::debug!(error = %error, "the lease stays until it expires");
-        }
-    }
-
     async fn run(&mut self) -> Result<Option<Applied>, TurnError> {
         loop {
             let opening = match self.begin().await? {
@@ -421,25 +383,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         }
     }
 
-    /// Prepares to begin again after another turn came first.
-    fn conflicted(&mut self, played: &Played) -> Result<(), TurnError> {
-        self.conflicts += 1;
-        if let Some(metrics) = self.context.metrics {
-            metrics.commit_conflict();
-        }
-        if self.conflicts >= MOST_CONFLICTS {
-            let conflicts = self.conflicts;
-            return Err(TurnError::Contended { conflicts });
-        }
-        if self.conflicts >= CONFLICTS_BEFORE_LEASE {
-            self.exclusive = true;
-            if !(played.state_read.is_empty() && played.state_written.is_empty()) {
-                self.context.lease.extend_to_user();
-            }
-        }
-        Ok(())
-    }
-
     /// Returns whether the message answers a question, and what waited for the answer is not there.
     fn is_echo_stale(&self, chosen: &Chosen) -> bool {
         let activity = self.activity;
@@ -452,15 +395,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         if let Some(memory) = self.context.memory {
             memory.add(MemoryKind::Turns, bytes);
         }
-    }
-
-    /// Waits a moment for a busy conversation.
-    async fn stand_aside(&mut self, at_most: Duration) {
-        if let Some(metrics) = self.context.metrics {
-            metrics.lease_conflict();
-        }
-        let pause = at_most.min(BUSY_PAUSE);
-        tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
     }
 
     async fn begin(&self) -> Result<Begun, TurnError> {
@@ -488,24 +422,6 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             .await?;
         self.step(|steps| steps.opened(&begun, self.exclusive));
         Ok(begun)
-    }
-
-    /// Counts the attempts of a message that keeps coming back: those that ended in a worker's death left no other
-    /// trace than the claim that BEGIN counted. Whether the first attempt is among the claims depends on the flow; until
-    /// that is chosen, the last attempt is given the benefit of the doubt.
-    fn count(&mut self, opening: &Opening, chosen: bool) -> Result<(), TurnError> {
-        if self.redelivered {
-            let first_is_counted = self.reaches_out;
-            let claims = opening.claims;
-            self.number = claims.saturating_add(u32::from(!first_is_counted)).max(1);
-        }
-        let attempts = self.turns.config.retry.attempts;
-        let over = if chosen { self.number } else { opening.claims } > attempts;
-        self.number = self.number.min(attempts);
-        if over {
-            return Err(TurnError::AttemptsExhausted { attempts });
-        }
-        Ok(())
     }
 
     /// Plays with a limit on the time that the turn takes, all its conflicts included; time spent waiting for infrastructure
@@ -558,22 +474,5 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
             .await?;
         self.step(|steps| steps.committed(&committed, played));
         Ok(committed)
-    }
-
-    /// A lease that cannot be given up expires by itself. While the tenant's dead letters are refused, a flow that reaches
-    /// nothing outside fails again at each probe; that is one attempt, so that its dead letter has its own reason in the end.
-    async fn give_up_lease(&self) {
-        if !self.exclusive {
-            return;
-        }
-        let (turns, tenant) = (self.turns, &self.activity.tenant);
-        let is_probe = turns.outage.is_refused(tenant, Part::DeadLetters) && !self.reaches_out;
-        let given_up = match is_probe {
-            true => turns.store.withdraw(self.activity, self.lease()).await,
-            false => turns.store.release(self.activity, self.lease()).await,
-        };
-        if let Err(error) = given_up {
-            tracing::debug!(error = %error, "the lease stays until it expires");
-        }
     }
 }

@@ -169,22 +169,13 @@ where
 
     /// Slots for the next pull; none are taken while infrastructure is away.
     async fn reserve(&self, want: usize) -> Option<Reservation> {
-        while tokio::time::timeout(BEAT, self.shared.turns.outage.over())
-            .await
-            .is_err()
-        {
-            // Waiting for infrastructure is no stall of this worker: restarting it would not help.
-            self.metrics.waiting();
-        }
+        self.wait_alive(self.shared.turns.outage.over()).await;
         if self.probe_is_due().await {
             return self.slots.reserve_own().await;
         }
-        let admitted = self.memory.admitted(MemoryKind::Messages);
-        tokio::pin!(admitted);
-        while tokio::time::timeout(BEAT, &mut admitted).await.is_err() {
-            // Nor is waiting for its own turns to end.
-            self.metrics.waiting();
-        }
+        self.wait_alive(self.slots.room_to_wait()).await;
+        self.wait_alive(self.memory.admitted(MemoryKind::Messages))
+            .await;
         // As large as messages may be: what a pull brings is in memory before it can be looked at.
         let largest = DECODED_FACTOR * self.shared.turns.config.payload_bytes as u64;
         let want = want.min(self.memory.room(largest));
@@ -192,6 +183,23 @@ where
             self.slots.listen().await
         } else {
             self.slots.reserve(want).await
+        }
+    }
+
+    /// Waits, and shows meanwhile that the loop is alive: to wait for infrastructure, or for its own turns, is no stall of the
+    /// worker, and restarting it would not help.
+    async fn wait_alive<T>(&self, waited: impl Future<Output = T>) -> T {
+        tokio::pin!(waited);
+        // Mostly there is nothing to wait for, and no timer needed.
+        let at_once = poll_fn(|cx| Poll::Ready(waited.as_mut().poll(cx))).await;
+        if let Poll::Ready(done) = at_once {
+            return done;
+        }
+        loop {
+            match tokio::time::timeout(BEAT, &mut waited).await {
+                Ok(done) => return done,
+                Err(_) => self.metrics.waiting(),
+            }
         }
     }
 

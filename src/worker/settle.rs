@@ -20,8 +20,8 @@ use crate::turn::{
 /// From this delivery on a message whose workers died is suspected of killing them. Suspects run one at a time: a worker that
 /// dies of one takes no attempt from the others, which come again together with it.
 const SUSPECT_DELIVERY: u64 = 3;
-/// How long a suspect is handed back for when so many wait that there is no room for it.
-const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
+/// A suspect that has so few attempts left runs apart from those of other tenants, too.
+const LAST_ATTEMPTS: u32 = 3;
 
 /// An activity that waits for its turn: behind others of its conversation, then for a slot.
 struct Waiting<'a> {
@@ -68,7 +68,6 @@ where
                 (Some(activity), ended)
             }
             Err(error) => {
-                // There is always a slot in the end: none is ever closed.
                 running = claim
                     .acquire()
                     .await
@@ -134,10 +133,8 @@ where
                 // In a box, for it is rare, and would make every turn larger.
                 false => Box::pin(self.suspect(activity, waiting.claim)).await,
             };
-            let Some(slot) = slot else {
-                return Ended::held(SUSPECT_PAUSE);
-            };
-            *running = Some((slot, metrics.turn_began()));
+            // There is always a slot in the end: none is ever closed.
+            *running = slot.map(|slot| (slot, metrics.turn_began()));
             let context = TurnContext {
                 stored: delivery.stored(),
                 span,
@@ -195,8 +192,9 @@ where
         let attempts = self.turns.attempts(activity).await;
         let company = match attempts.open {
             0 => Company::Any,
-            // The first attempt of most turns claims nothing.
-            _ if attempts.claimed + 2 < self.turns.config.retry.attempts => Company::NoSuspect,
+            _ if attempts.claimed + LAST_ATTEMPTS < self.turns.config.retry.attempts => {
+                Company::NoSuspect
+            }
             _ => Company::NoSuspectOfAnyTenant,
         };
         claim.acquire_in(company).await

@@ -4,9 +4,10 @@
 //! message behind another one of its conversation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How long a suspect waits for those of other tenants, where it or one of them has no attempt left.
 const LAST_ATTEMPT_WAIT: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ impl WorkerSlots {
             shared: Arc::clone(&self.turns),
             tenant: Arc::new(Semaphore::new(limit.max(1))),
             own: Arc::new(Semaphore::new(1)),
-            queue: Arc::new(Semaphore::new(queue)),
+            queue: Arc::new(Queue::of(queue)),
             suspects: Arc::new(Semaphore::new(1)),
             shares: Arc::clone(&self.shares),
         }
@@ -49,12 +50,55 @@ pub struct Slots {
     shared: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
     own: Arc<Semaphore>,
-    /// Places for messages behind another one of their conversation, which need no slot until they are first.
-    queue: Arc<Semaphore>,
+    /// The messages that wait without a slot: behind another one of their conversation, or for the right to run.
+    queue: Arc<Queue>,
     /// Held by the tenant's one turn at a time that may be what kills workers.
     suspects: Arc<Semaphore>,
     /// Held by all turns of the worker that may be what kills workers: a share each, or all of them.
     shares: Arc<Semaphore>,
+}
+
+/// Messages of a tenant that wait without a slot. There may be some more than the limit, which only stops the next pull:
+/// each of those that were pulled may have to wait.
+#[derive(Debug)]
+struct Queue {
+    most: usize,
+    waiting: AtomicUsize,
+    left: Notify,
+}
+
+/// A message in the queue.
+#[derive(Debug)]
+struct QueuePlace(Arc<Queue>);
+
+impl Queue {
+    fn of(most: usize) -> Self {
+        Self {
+            most: most.max(1),
+            waiting: AtomicUsize::new(0),
+            left: Notify::new(),
+        }
+    }
+
+    fn enter(queue: &Arc<Self>) -> QueuePlace {
+        queue.waiting.fetch_add(1, Ordering::SeqCst);
+        QueuePlace(Arc::clone(queue))
+    }
+
+    async fn room(&self) {
+        while self.waiting.load(Ordering::SeqCst) >= self.most {
+            self.left.notified().await;
+        }
+    }
+}
+
+impl Drop for QueuePlace {
+    fn drop(&mut self) {
+        let before = self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        if before == self.0.most {
+            self.0.left.notify_one();
+        }
+    }
 }
 
 /// The right to run one turn.
@@ -99,10 +143,15 @@ pub struct SlotClaim {
     slots: Slots,
     tenant: Option<OwnedSemaphorePermit>,
     held: Option<OwnedSemaphorePermit>,
-    _queue: Option<OwnedSemaphorePermit>,
+    queued: Option<QueuePlace>,
 }
 
 impl Slots {
+    /// Waits until fewer messages than it may be wait without a slot. What was asked for before may still come.
+    pub async fn room_to_wait(&self) {
+        self.queue.room().await;
+    }
+
     /// Prepares to listen for one message as soon as a slot is free for it. The slot itself is left to turns meanwhile.
     pub async fn listen(&self) -> Option<Reservation> {
         let tenant = Arc::clone(&self.tenant).acquire_owned().await.ok()?;
@@ -181,26 +230,22 @@ impl Reservation {
             slots: self.slots.clone(),
             tenant: Some(tenant),
             held,
-            _queue: None,
+            queued: None,
         })
     }
 }
 
 impl SlotClaim {
-    /// Gives the slot back until the message is the first of its conversation. Where no place is left to wait in, the
-    /// message keeps it, which slows the tenant's pulls.
+    /// Gives the slot back until the message is the first of its conversation. It never keeps it: those before it may need it.
     pub fn queue(&mut self) {
-        if self.tenant.is_some()
-            && let Ok(place) = Arc::clone(&self.slots.queue).try_acquire_owned()
-        {
-            self._queue = Some(place);
-            self.held = None;
-            self.tenant = None;
+        if self.queued.is_none() {
+            self.queued = Some(Queue::enter(&self.slots.queue));
         }
+        self.held = None;
+        self.tenant = None;
     }
 
-    /// Waits for the right to run in this company, without a slot, and then for the slot. None comes where no place is left
-    /// to wait in: a message that waits for long must hold no slot.
+    /// Waits for the right to run in this company, without a slot, and then for the slot.
     pub async fn acquire_in(mut self, company: Company) -> Option<Slot> {
         if company == Company::Any {
             return self.acquire().await;
@@ -210,9 +255,6 @@ impl SlotClaim {
             Ok(permit) => permit,
             Err(_) => {
                 self.queue();
-                if self.tenant.is_some() {
-                    return None;
-                }
                 suspects.acquire_owned().await.ok()?
             }
         };
@@ -334,28 +376,26 @@ mod tests {
     }
 
     #[test]
-    fn a_message_in_a_queue_holds_no_slot_as_long_as_there_is_room() {
+    fn a_message_in_a_queue_holds_no_slot_however_many_there_are() {
         let worker = WorkerSlots::new(3);
         let slots = worker.tenant(3, 1);
         let mut reservation = now(slots.reserve(3)).unwrap();
         let mut claims: Vec<_> = (0..3).map(|_| reservation.take().unwrap()).collect();
         drop(reservation);
+        assert!(slots.room_to_wait().now_or_never().is_some());
         claims[1].queue();
-        assert_eq!(worker.turns.available_permits(), 1);
+        assert!(slots.room_to_wait().now_or_never().is_none());
+        // What was pulled by then may have to wait, too, and must not keep what those before it need.
         claims[2].queue();
-        assert_eq!(
-            worker.turns.available_permits(),
-            1,
-            "the queue has one place"
-        );
-        let mut others = now(slots.reserve(1)).unwrap();
-        let (last, queued) = (claims.pop().unwrap(), claims.pop().unwrap());
-        let mut queued = Box::pin(queued.acquire());
-        assert!(queued.as_mut().now_or_never().is_none(), "over the limit");
-        drop(now(others.take().unwrap().acquire()).unwrap());
-        drop(others);
-        assert!(queued.as_mut().now_or_never().flatten().is_some());
-        assert!(now(last.acquire()).is_some());
+        assert_eq!(worker.turns.available_permits(), 2);
+        let first = now(claims.remove(0).acquire()).unwrap();
+        let second = now(claims.remove(0).acquire()).unwrap();
+        let mut room = Box::pin(slots.room_to_wait());
+        assert!(room.as_mut().now_or_never().is_none(), "one still waits");
+        let third = now(claims.remove(0).acquire()).unwrap();
+        assert!(room.as_mut().now_or_never().is_some());
+        drop((first, second, third));
+        assert_eq!(worker.turns.available_permits(), 3);
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,10 +407,7 @@ mod tests {
         let mut waiting = Box::pin(claim(&one).acquire_in(Company::NoSuspect));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert_eq!(worker.turns.available_permits(), 2, "it waits with a slot");
-        assert!(
-            now(claim(&one).acquire_in(Company::NoSuspect)).is_none(),
-            "no room to wait in"
-        );
+        assert!(one.room_to_wait().now_or_never().is_none());
         assert!(now(claim(&one).acquire_in(Company::Any)).is_some());
         let neighbour = now(claim(&other).acquire_in(Company::NoSuspect));
         assert!(neighbour.is_some());

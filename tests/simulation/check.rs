@@ -133,8 +133,10 @@ impl<'a> Findings<'a> {
     /// A dead letter has a reason, and it is the right one. One that names exhausted attempts had them.
     fn dead_letters_are_right(&mut self) {
         for sent in &self.outcome.sent {
-            let innocent =
-                sent.kind == Kind::Plain && self.outcome.world.plan.spares_the_innocent();
+            // One that fails by itself, since the backend that it calls is down, is no suspect, and nothing keeps it apart.
+            let fails = sent.calls_backend();
+            let spared = self.outcome.world.plan.spares_the_innocent();
+            let innocent = sent.kind == Kind::Plain && spared && !fails;
             let letters = self.dead_letters(sent);
             let letters = letters.into_iter().map(|dead| {
                 let name = IdempotencyKey::new(dead.header(header::IDEMPOTENCY_KEY));

@@ -26,6 +26,13 @@ pub struct Sent {
     body: String,
 }
 
+impl Sent {
+    /// Returns whether the flow that it names calls the backend that is mostly down.
+    pub fn calls_backend(&self) -> bool {
+        self.headers.get(header::FLOW_ID) == Some("call")
+    }
+}
+
 /// What follows an id in the name of a message: nothing, or what tells it apart from another one of that id.
 fn is_own_name(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with(':')

@@ -108,6 +108,7 @@ async fn a_tenant_has_no_more_in_flight_than_its_limit() {
         .bindings(&rest)
         .setting("WORKER__SLOTS", "6")
         .setting("REDIS__RESPONSE_TIMEOUT", "5m")
+        .setting("WORKER__LEASE_TTL", "10m")
         .arg("--config")
         .arg(config.to_str().unwrap())
         .start()

@@ -18,6 +18,7 @@ const IN_FLIGHT: &str = "greentic_worker_turns_in_flight";
 fn patient(servers: &Servers) -> WorkerBuilder {
     WorkerProcess::of(servers)
         .setting("REDIS__RESPONSE_TIMEOUT", "5m")
+        .setting("WORKER__LEASE_TTL", "10m")
         .setting("NATS__ACK_WAIT", "5m")
 }
 

@@ -376,7 +376,10 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     return Ok(None);
                 }
                 Committed::Conflict => {
-                    self.time_left = Some(deadline.saturating_duration_since(Instant::now()));
+                    // The way to the store and back is not the flow's.
+                    let on_the_way = self.turns.clock.uptime().saturating_sub(before_commit);
+                    let left = deadline + on_the_way;
+                    self.time_left = Some(left.saturating_duration_since(Instant::now()));
                     self.conflicted(&played)?;
                 }
             }
@@ -431,7 +434,8 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
         opening: &Opening,
         chosen: Chosen,
     ) -> Result<(Played, Instant), TurnError> {
-        let limit = self.time_left.unwrap_or(self.turns.config.turn_timeout);
+        let turn_timeout = self.turns.config.turn_timeout;
+        let mut limit = self.time_left.unwrap_or(turn_timeout);
         // Nothing has left the process yet, so a panic costs one message and not the worker.
         let playing = AssertUnwindSafe(self.play(opening, chosen)).catch_unwind();
         tokio::pin!(playing);
@@ -448,6 +452,7 @@ impl<'a, S: TurnStore, P: Publisher> Attempt<'a, S, P> {
                     if !self.turns.outage.is_active() {
                         return Err(self.timed_out(self.context.span.position()));
                     }
+                    limit = turn_timeout;
                 }
             }
         }

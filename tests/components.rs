@@ -28,15 +28,16 @@ use greentic_worker::model::{
 };
 use greentic_worker::ports::{
     Begin, Begun, CallStep, Claim, ComponentCall, ComponentError, ComponentOutput, Components,
-    Running, StateSlot, StoredState, TurnStore,
+    Running, StateSlot, StoreError, StoredState, TurnStore,
 };
 use greentic_worker::registry::{BoundPack, Registry};
 use greentic_worker::telemetry::TurnSpan;
 use greentic_worker::turn::{
-    AwaitedPacks, Bounds, Config, Disposition, Ended, Outage, RetryPolicy, Turns,
+    AwaitedPacks, Bounds, Config, Disposition, Ended, Outage, Part, RetryPolicy, Turns,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 
 const ATTEMPTS: u32 = 3;
 
@@ -319,6 +320,30 @@ fn each_failure_has_its_code_and_only_some_are_tried_again() {
         ATTEMPTS,
     );
     check(|| Act::Hang, "turn_timeout", ATTEMPTS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_turn_stands_still_while_a_server_is_away() {
+    const AWAY: Duration = Duration::from_secs(25);
+    let nodes = json!({"a": node("plain", json!("end"))});
+    let world = World::new(&nodes, PlayedComponents::new(|_, _| Act::Hang));
+    let (outage, began) = (world.turns.outage.clone(), Instant::now());
+    let away = async move {
+        let call = async || match began.elapsed() < AWAY {
+            true => Err(StoreError::Unavailable("it is away".into())),
+            false => Ok(()),
+        };
+        outage.ride_out(&tenant(), Part::Store, call).await
+    };
+    let activity = says("m", "");
+    let turn = async {
+        let ended = world.run(&activity, 1).await;
+        (ended.disposition, began.elapsed())
+    };
+    let ((disposition, took), back) = tokio::join!(turn, away);
+    back.unwrap();
+    assert!(matches!(disposition, Disposition::RetryAfter(_)));
+    assert!(took > AWAY, "{took:?}");
 }
 
 #[tokio::test]

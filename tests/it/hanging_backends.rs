@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -165,7 +166,7 @@ async fn a_turn_that_takes_longer_than_its_lease_is_run_once() {
             .setting("WORKER__ATTEMPTS", "1")
             .setting("NATS__ACK_WAIT", "3s")
     };
-    let (_one, _other) = tokio::join!(worker().start(), worker().start());
+    let (one, other) = tokio::join!(worker().start(), worker().start());
     let hangs = |number| match number {
         0 => Reaction::Hangs,
         _ => Reaction::Answers,
@@ -176,13 +177,16 @@ async fn a_turn_that_takes_longer_than_its_lease_is_run_once() {
     backend.asked(1).await;
     // A second message of the conversation meets the lease, which is long over unless it is prolonged.
     provider.send(&Message::new("c", &backend.url)).await;
-    provider
-        .expect_silence(std::time::Duration::from_secs(3))
-        .await;
+    provider.expect_silence(Duration::from_secs(5)).await;
     assert_eq!(backend.requests(), 1);
     backend.answer.notify_one();
     provider.expect_text("got").await;
     provider.expect_text("got").await;
     provider.settled().await;
     assert_eq!(backend.requests(), 2);
+    let name = "greentic_worker_redeliveries_total";
+    for worker in [one, other] {
+        let redelivered = worker.metric(name, &tenant.id).await;
+        assert_eq!(redelivered, 0.0, "the server took a worker for dead");
+    }
 }

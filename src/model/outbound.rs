@@ -16,7 +16,7 @@ pub mod header {
     pub const CORRELATION_ID: &str = "Greentic-Correlation-Id";
     /// Out: `true` on the message that the flow then waits on.
     pub const EXPECTS_REPLY: &str = "Greentic-Expects-Reply";
-    /// Out: the idempotency key of the activity that caused the message, as its provider sent it; see [`super::header_text`].
+    /// Out: the idempotency key of the activity that caused the message, as its provider sent it; see `header_text.rs`.
     pub const IN_REPLY_TO: &str = "Greentic-In-Reply-To";
     /// In: start a flow of this pack. Out: whose pack spoke.
     pub const PACK_ID: &str = "Greentic-Pack-Id";

@@ -24,7 +24,7 @@ const BEHIND: Duration = Duration::from_millis(20);
 /// The most conversations that are known at a time.
 const MOST: usize = 50_000;
 
-/// See the [module](self).
+/// The messages of this worker that wait for a pack.
 #[derive(Debug, Default)]
 pub struct AwaitedPacks {
     /// Whether anything waits: all that a turn looks at where nothing does.

@@ -23,7 +23,7 @@ pub struct Vault {
     pub leases: usize,
     pub claims: usize,
     pub applied: usize,
-    /// Applied activities whose outbox is still kept.
+    /// Applied activities whose outbox is still kept: a record is a digest of the content, and then the outbox.
     pub untrimmed: usize,
     /// Pointers to sessions that are not there.
     pub dangling: Vec<String>,
@@ -141,9 +141,9 @@ pub async fn open(
         } else if key.contains(":claims:") {
             vault.claims += 1;
         } else if key.contains(":applied:") {
-            let outbox: String = get.query_async(&mut redis).await?;
+            let record: String = get.query_async(&mut redis).await?;
             vault.applied += 1;
-            vault.untrimmed += usize::from(outbox != "[]");
+            vault.untrimmed += usize::from(!record.ends_with("[]"));
         }
     }
     Ok(vault)

@@ -142,7 +142,7 @@ pub struct Lease<'a> {
     pub scope: LeaseScope,
 }
 
-/// What a lease covers.
+/// The scope of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseScope {
     /// The conversation.

@@ -84,7 +84,7 @@ pub struct KillAt {
     key: Option<String>,
 }
 
-/// What happens there.
+/// The effect of a kill point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Die,

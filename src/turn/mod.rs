@@ -196,7 +196,7 @@ impl<S: TurnStore, P: Publisher> Turns<S, P> {
     }
 }
 
-/// What a turn has to do with besides its activity.
+/// The context of a turn in its worker.
 #[derive(Clone, Copy)]
 pub struct TurnContext<'a> {
     /// When the stream stored its message, in nanoseconds since 1970.

@@ -48,7 +48,7 @@ type ActivityName = (EnvId, TenantId, IdempotencyKey);
 /// Whose state and conversations: env, tenant, team, user.
 type Owner = (EnvId, TenantId, Option<TeamId>, UserId);
 
-/// What a lease covers: a conversation, or the one activity that belongs to none; and a user's state.
+/// The name of a lease: of a conversation, of an activity that belongs to none, or of a user's state.
 #[derive(PartialEq, Eq, Hash)]
 enum LeaseName {
     Conversation(Owner, ReplyScope),
@@ -424,7 +424,7 @@ fn owner(activity: &Activity) -> Owner {
     )
 }
 
-/// What a claim takes leases on.
+/// The leases that a claim takes.
 fn leases(activity: &Activity, claim: Claim<'_>) -> impl Iterator<Item = LeaseName> {
     let of_user = match claim {
         Claim::Exclusive { lease, .. } => lease.scope == LeaseScope::User,

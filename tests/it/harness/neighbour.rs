@@ -10,7 +10,7 @@ pub const MOST_SLOWDOWN: f64 = 2.0;
 /// Messages of one measurement, one after the other.
 const SAMPLES: usize = 25;
 /// Measurements before a slowdown is believed: other tests run at the same time, so one of them may be unlucky.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 /// Shorter latencies count as this one: below it the scheduler of a busy machine decides, and not the worker.
 const FLOOR: Duration = Duration::from_millis(10);
 
